@@ -1,0 +1,349 @@
+"""
+The seams: what each room may ask of another.
+
+Methods that return a Deferred say what it fires with. Nothing here imports
+more than the vocabulary, so that each room, and a third party's tunnel
+backend, needs only this page.
+"""
+
+from __future__ import annotations
+
+from zope.interface import Attribute, Interface
+
+# ---------------------------------------------------------------- the server
+
+
+class IReception(Interface):
+    """What the SSH door asks of the server: who may come in, and where they are received."""
+
+    def admit(account, key):
+        """
+        Look up an account for a connection that tries to log in.
+
+        Called before the client has proved that it holds C{key}: never has an effect.
+
+        @type account: L{str}
+        @type key: L{rdvtwisted.values.PublicKey}
+        @return: the L{rdvtwisted.values.Device} if it is enabled and has that key, else L{None}.
+        """
+
+    def arrive(device, key, line):
+        """
+        A device has proved that it holds C{key}.
+
+        @type line: L{ILine}
+        @return: the device's L{IDesk}, good for as long as the connection lives.
+        """
+
+    def refused(door, address, account, reason):
+        """Somebody was refused at a door: for the log and the audit trail."""
+
+
+class IDesk(Interface):
+    """Serves one connection of one device: takes its shells' requests."""
+
+    device = Attribute("The L{rdvtwisted.values.Device}.")
+
+    def perform(request):
+        """
+        Do what a shell asks.
+
+        @param request: one of L{rdvtwisted.requests}.
+        @return: a Deferred of the answer that the request's class names; it
+            fails with an L{rdvtwisted.errors.RDVError}, whose text is for the
+            device. A waiting request's Deferred may be cancelled.
+        """
+
+    def interrupt():
+        """Let a waiting request answer now, as if its time were over."""
+
+    def heard():
+        """Something came from the device at this moment: it is alive."""
+
+    def measured(round_trip):
+        """A liveness probe was answered after so many seconds."""
+
+    def forward(host, port):
+        """
+        The device opens a C{direct-tcpip} channel to C{host}:C{port}.
+
+        @return: a Deferred of an C{IProtocol} to connect to the channel.
+        @raise rdvtwisted.errors.RequestRefused: the registration does not own such a target.
+        """
+
+    def leave(reason):
+        """The connection, or its shell, has ended: end the session and the registration. Idempotent."""
+
+
+class ILine(Interface):
+    """What the server may ask of a device's connection."""
+
+    address = Attribute("Host and port from which the device came, as text.")
+    door = Attribute("C{'ssh'} or C{'tls'}.")
+
+    def disconnect(reason):
+        """Close the connection; C{reason} (text) is told to the device."""
+
+
+class ITicketOffice(Interface):
+    """What the TLS door asks when a tunnel stream comes in."""
+
+    def redeem(ticket, key):
+        """
+        Use up a ticket.
+
+        @type ticket: L{str}
+        @param key: the L{rdvtwisted.values.PublicKey} that the stream's client proved to hold.
+        @return: an L{ITunnelSeat} to put the stream in.
+        @raise rdvtwisted.errors.TicketRefused: it is unknown, used, too old, or another device's.
+        """
+
+
+class ITunnelSeat(Interface):
+    """The place of one device's tunnel stream in a session."""
+
+    def occupy(stream):
+        """
+        The stream is ready to carry.
+
+        @type stream: L{ITunnelStream}
+        """
+
+
+class ITunnelStream(Interface):
+    """One device's tunnel stream at the server, past its ticket; it carries bytes that the server cannot read."""
+
+    address = Attribute("Host and port from which it came, as text.")
+
+    def abort():
+        """Close it at once. Idempotent."""
+
+
+class IRelay(Interface):
+    """Joins two tunnel streams blindly."""
+
+    def join(to_onsite, to_master):
+        """
+        Move bytes between two streams until one ends.
+
+        @param to_onsite: the L{ITunnelStream} of the onsite.
+        @param to_master: the L{ITunnelStream} of the master.
+        @return: an L{IJoin}.
+        """
+
+
+class IJoin(Interface):
+    """Two tunnels joined."""
+
+    ended = Attribute("A Deferred that fires with L{None} once the join is over, whoever ended it.")
+
+    def traffic():
+        """
+        @return: bytes carried so far, as a pair: towards the onsite, towards the master.
+        """
+
+    def stop():
+        """End it and close both streams. Idempotent."""
+
+
+class IInventory(Interface):
+    """The devices, their roles and keys. Synchronous: reads come from memory."""
+
+    def device(id):
+        """
+        @return: the L{rdvtwisted.values.Device}, or L{None}.
+        """
+
+    def devices():
+        """
+        @return: a list of all L{rdvtwisted.values.Device}, by id.
+        """
+
+    def add(device):
+        """
+        @raise rdvtwisted.errors.InvalidValue: the id is taken, or a key is another device's.
+        """
+
+    def replace(device):
+        """
+        Store C{device} in place of the one with its id.
+
+        @raise rdvtwisted.errors.InvalidValue: there is none, or a key is another device's.
+        """
+
+    def remove(id):
+        """
+        @raise rdvtwisted.errors.InvalidValue: there is none.
+        """
+
+
+class IEventSink(Interface):
+    """Takes L{rdvtwisted.events}; must not raise."""
+
+    def emit(event):
+        """Take note of C{event}."""
+
+
+# --------------------------------------------------------------- the devices
+
+
+class INetwork(Interface):
+    """The network configuration of this machine; every call off the reactor's thread."""
+
+    def apply(plan):
+        """
+        Carry out a plan, all of it or nothing. It is journalled first, so that
+        a later L{sweep} can undo it whatever becomes of this process.
+
+        @type plan: L{rdvtwisted.plan.Plan}
+        @return: a Deferred that fires with L{None}; fails with
+            L{rdvtwisted.errors.NetworkError} or L{rdvtwisted.errors.MissingPrivilege}.
+        """
+
+    def undo(owner):
+        """
+        Undo what was applied under C{plan.owner}; what is gone already is no error.
+
+        @return: a Deferred that fires with L{None}.
+        """
+
+    def sweep(owner):
+        """
+        Undo what an earlier process left behind under C{owner}.
+
+        @return: a Deferred of a list of text lines, one for each thing removed.
+        """
+
+    def site():
+        """
+        What this machine is attached to.
+
+        @return: a Deferred of a L{rdvtwisted.plan.Site}.
+        """
+
+    def packet_device(name, mode):
+        """
+        Open a TUN (L3) or TAP (L2) device of this name, with
+        IFF_NO_PI | IFF_VNET_HDR. It vanishes when it is closed or the process ends.
+
+        @return: a Deferred of an L{IPacketDevice}.
+        """
+
+
+class IPacketDevice(Interface):
+    """
+    An open TUN or TAP device, non-blocking.
+
+    A packet comes and goes with its C{struct virtio_net_hdr} (10 bytes,
+    linux/virtio_net.h) in front.
+    """
+
+    name = Attribute("Name of the network interface.")
+
+    def fileno():
+        """The descriptor, to wait on."""
+
+    def read_into(buffer):
+        """
+        Read one packet into a writable buffer of at least 65,600 bytes.
+
+        @return: its length, or 0 when there is none now.
+        @raise OSError: the device is gone.
+        """
+
+    def write(packet):
+        """
+        Hand one packet to the kernel.
+
+        @return: L{True} if the kernel took it; L{False} if it dropped or refused it.
+        @raise OSError: the device is gone.
+        """
+
+    def supported():
+        """
+        @return: the L{rdvtwisted.values.Offloads} that this kernel knows; all of
+            them may be written at any time.
+        """
+
+    def set_offloads(offloads):
+        """Say which large packets may be read from now on. Initially none."""
+
+    def close():
+        """Close it; the interface vanishes. Idempotent."""
+
+
+class ITunnelBackend(Interface):
+    """A way to carry a device's packets; found as a C{twisted.plugin}."""
+
+    name = Attribute("Short name, as on command lines: C{[a-z0-9-]+}.")
+    summary = Attribute("One sentence for lists.")
+    modes = Attribute("A frozenset of the L{rdvtwisted.values.Mode} it can carry.")
+    relay = Attribute("True if two devices that use it are joined blindly; False if the server must end it.")
+    mtu = Attribute("MTU that the tunnel interface gets, in bytes.")
+
+    def missing():
+        """
+        @return: a list of L{rdvtwisted.values.Missing}: what the device end
+            needs and this machine lacks; empty when it can be used.
+        """
+
+    def device_end(parameters, site):
+        """
+        @type parameters: L{rdvtwisted.values.TunnelParameters}
+        @type site: L{ITunnelSite}
+        @return: an L{IDeviceTunnel}, not yet started.
+        """
+
+
+class ITunnelSite(Interface):
+    """What a tunnel backend gets from the device it runs on."""
+
+    device = Attribute("The device's own id.")
+    role = Attribute("The device's own L{rdvtwisted.values.Role}.")
+    reactor = Attribute("IReactorTime, IReactorTCP, IReactorFDSet.")
+    network = Attribute("The L{INetwork}.")
+    interface = Attribute("The name that the tunnel interface is to have.")
+    identity = Attribute(
+        "The device's private key and its self-signed certificate: has C{key} and C{certificate}, both"
+        " C{cryptography} objects, and C{public}, a L{rdvtwisted.values.PublicKey}."
+    )
+    door = Attribute("An C{IStreamClientEndpoint} for the server's TLS door, plain TCP.")
+    authority = Attribute("The server's certificate authority, DER; its TLS certificate must be signed by it.")
+
+
+class IDeviceTunnel(Interface):
+    """One device's tunnel of one session. Started once, closed once."""
+
+    closed = Attribute(
+        "A Deferred that fires exactly once, when the tunnel is over and holds nothing any more: with"
+        " L{None} after L{close} or an orderly goodbye of the other end, else it fails with the"
+        " L{rdvtwisted.errors.RDVError} that ended it."
+    )
+
+    def attach():
+        """
+        Make the network interface, carrying nothing yet; the device then
+        gives it addresses and routes.
+
+        @return: a Deferred of the interface's name.
+        """
+
+    def carry():
+        """
+        Connect to the other end, make sure that it is who it should be, and carry packets.
+
+        @return: a Deferred of a L{rdvtwisted.values.TunnelReport} once packets
+            flow; fails with an L{rdvtwisted.errors.RDVError}.
+        """
+
+    def report():
+        """
+        @return: the L{rdvtwisted.values.TunnelReport} of this moment.
+        """
+
+    def close():
+        """
+        Say goodbye, close everything, remove the interface. Idempotent, also before L{attach}.
+
+        @return: a Deferred that fires with L{None} when all is gone.
+        """

@@ -1,0 +1,121 @@
+"""
+What a device's shell asks of the server, one class a request.
+
+Each class says what the answer to it is; an L{RDVError} instead of an answer
+is rendered by the shell as its text and, where the old protocol demands it,
+ends the shell.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Union
+
+from attrs import frozen
+
+from rdvtwisted.values import EndReason, Profile, SessionState
+
+
+class Readiness(str, Enum):
+    """Answers to L{WaitForMaster}."""
+
+    READY = "ready"
+    NOT_READY = "not_ready"
+    RESET = "reset"
+
+
+@frozen
+class Publish:
+    """The device's profile is now this one. Answer: C{None}."""
+
+    profile: Profile
+
+
+@frozen
+class GetMode:
+    """Which mode the tunnel has: the session's, or else the device's own. Answer: L{Mode}."""
+
+
+@frozen
+class ListOnsite:
+    """Which onsite devices this master can select. Answer: a tuple of L{Presence}, by id."""
+
+
+@frozen
+class WaitForMaster:
+    """Register, then wait until a master selects this onsite. Answer: a L{Readiness}."""
+
+    seconds: float = 60.0
+
+
+@frozen
+class Connect:
+    """Register, then open a session to this onsite. Answer: C{None}."""
+
+    onsite: str
+
+
+@frozen
+class GetRemoteSite:
+    """The onsite of this master's session. Answer: L{RemoteSite}, or C{None} without session."""
+
+
+@frozen
+class GetVtunParameters:
+    """Start the server's vtun end for this device. Answer: a tuple of C{(key, value)} text pairs."""
+
+
+@frozen
+class GetTunnelParameters:
+    """Parameters of this device's tunnel of the current session. Answer: L{TunnelParameters}."""
+
+
+@frozen
+class DropTunnel:
+    """Take this device's tunnel down, keep the registration. Answer: C{None}."""
+
+
+@frozen
+class GetSession:
+    """The device's session now. Answer: L{SessionView}."""
+
+
+@frozen
+class WaitForSessionChange:
+    """
+    Wait until the state of the device's session is not C{state}, at most
+    C{seconds}. Answer: L{SessionView}. The question is level-triggered: a
+    change between two waits is never lost.
+    """
+
+    state: SessionState
+    seconds: float
+
+
+@frozen
+class EndSession:
+    """End the device's session, if it has one. Answer: C{None}."""
+
+    reason: EndReason
+
+
+@frozen
+class GetCertificateAuthority:
+    """The certificate authority of the TLS door. Answer: its certificate, DER, as C{bytes}."""
+
+
+Request = Union[
+    Publish,
+    GetMode,
+    ListOnsite,
+    WaitForMaster,
+    Connect,
+    GetRemoteSite,
+    GetVtunParameters,
+    GetTunnelParameters,
+    DropTunnel,
+    GetSession,
+    WaitForSessionChange,
+    EndSession,
+    GetCertificateAuthority,
+]
