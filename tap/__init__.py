@@ -1,0 +1,1 @@
+"""Twistd application plugins: for each command its options and how its service is made."""
