@@ -1,0 +1,294 @@
+"""Who is here and who is joined to whom: the server's memory, without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from attrs import define, field, frozen
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from rdvtwisted.device import Desk
+from rdvtwisted.errors import NoCommonBackend, OnsiteBusy, OnsiteNotRegistered, RequestRefused
+from rdvtwisted.events import DeviceArrived, DeviceLeft, EntryRefused, SessionEnded, SessionOpened, SessionUp
+from rdvtwisted.interfaces import IEventSink, IInventory, IJoin, ILine, IReception, IRelay, ITunnelStream
+from rdvtwisted.leases import LeasePool
+from rdvtwisted.session import ISessionWorld, Session, Terms
+from rdvtwisted.tickets import TicketOffice
+from rdvtwisted.values import (
+    Device,
+    EndReason,
+    Mode,
+    Presence,
+    PublicKey,
+    Role,
+    SessionState,
+    SessionView,
+    TunnelParameters,
+)
+
+
+@frozen
+class Carrier:
+    """What the server knows of a tunnel backend."""
+
+    name: str
+    modes: frozenset[Mode]
+    mtu: int
+    #: Two devices that both use it are joined blindly.
+    relay: bool
+
+
+@implementer(IReception, ISessionWorld)
+@define(eq=False)
+class Registry:
+    """
+    The registrations and sessions of a server.
+
+    A device is registered by exactly one connection: the newest that asked
+    for it. Losing the connection, or the registration, ends the session.
+
+    @ivar carriers: the tunnel backends that may be joined, by name.
+    @ivar authority: certificate of the TLS door's authority, DER.
+    @ivar door_port: TCP port of the TLS door.
+    @ivar build_seconds: how long a session may take from selection to both tunnels.
+    @ivar random: C{random(n)} gives C{n} unpredictable bytes.
+    """
+
+    inventory: IInventory
+    clock: IReactorTime
+    relay: IRelay
+    tickets: TicketOffice
+    leases: LeasePool
+    carriers: Mapping[str, Carrier]
+    events: IEventSink
+    random: Callable[[int], bytes] = field(repr=False)
+    authority: bytes = field(default=b"", repr=False)
+    door_port: int = 443
+    build_seconds: float = 60.0
+    _desks: set[Desk] = field(factory=set, init=False, repr=False)
+    _registered: dict[str, Desk] = field(factory=dict, init=False, repr=False)
+    _sessions: dict[str, Session] = field(factory=dict, init=False, repr=False)
+
+    # IReception
+
+    def admit(self, account: str, key: PublicKey) -> Device | None:
+        """The device, if it is enabled and has this key."""
+        device = self.inventory.device(account)
+        return device if device is not None and device.enabled and key in device.keys else None
+
+    def arrive(self, device: Device, key: PublicKey, line: ILine) -> Desk:
+        """A desk for a new connection of C{device}."""
+        desk = Desk(device, key, line, self, self.clock)
+        self._desks.add(desk)
+        return desk
+
+    def refused(self, door: str, address: str, account: str, reason: str) -> None:
+        """Take note of somebody who was refused."""
+        self.events.emit(EntryRefused(door, address, account, reason))
+
+    # For desks
+
+    def register(self, desk: Desk) -> None:
+        """C{desk} is the device's registration from now on; an older one is ended and its connection closed."""
+        older = self._registered.get(desk.device.id)
+        if older is desk:
+            return
+        if older is not None:
+            self._dismiss(older, "a newer connection of this device has taken its place")
+        self._registered[desk.device.id] = desk
+        desk.registered_at = self.clock.seconds()
+        device, line = desk.device, desk.line
+        self.events.emit(DeviceArrived(device.id, device.role, line.address, line.door, desk.key.fingerprint))
+
+    def leave(self, desk: Desk, reason: str) -> None:
+        """The connection of C{desk} is over, and with it what it held."""
+        self._desks.discard(desk)
+        if self._registered.get(desk.device.id) is not desk:
+            return
+        if desk.session is not None:
+            left = EndReason.MASTER_LEFT if desk.device.role is Role.MASTER else EndReason.ONSITE_LEFT
+            desk.session.end(left)
+        del self._registered[desk.device.id]
+        self.events.emit(DeviceLeft(desk.device.id, desk.device.role, reason))
+
+    def desk(self, id: str) -> Desk | None:
+        """The registration of a device, if it is here."""
+        return self._registered.get(id)
+
+    def online(self, role: Role | None = None) -> tuple[Presence, ...]:
+        """The devices that are here now, by id."""
+        return tuple(
+            desk.presence for _, desk in sorted(self._registered.items()) if role is None or desk.device.role is role
+        )
+
+    def make_room(self, master: Desk, onsite_id: str) -> None:
+        """
+        Begin to end what stands in the way of a session between the two: a former one of this master.
+
+        @raise RequestRefused: the onsite is not here or busy, or the backends do not fit.
+        """
+        onsite = self._onsite(onsite_id)
+        if onsite.session is not None and onsite.session.terms.master != master.device.id:
+            raise OnsiteBusy(onsite_id)
+        self._carrier(master, onsite)
+        for session in (master.session, onsite.session):
+            if session is not None:
+                session.end(EndReason.REPLACED)
+
+    def has_room(self, master: Desk, onsite_id: str) -> bool:
+        """Neither has a session now, or the onsite has left, which L{open} will say."""
+        onsite = self._registered.get(onsite_id)
+        return master.session is None and (onsite is None or onsite.session is None)
+
+    def open(self, master: Desk, onsite_id: str) -> None:
+        """
+        Open a session between two that have none.
+
+        @raise RequestRefused: the onsite is not here, the backends do not fit, or no addresses are left.
+        """
+        onsite = self._onsite(onsite_id)
+        carrier = self._carrier(master, onsite)
+        avoid = [desk.profile.lan.network for desk in (master, onsite) if desk.profile.lan is not None]
+        lease = self.leases.allocate(avoid)
+        session = Session(
+            Terms(
+                id=self.random(6).hex(),
+                master=master.device.id,
+                onsite=onsite.device.id,
+                mode=master.profile.mode,
+                backend=carrier.name,
+                join="relay",
+                mtu=carrier.mtu,
+                lease=lease,
+            ),
+            self,
+            self.clock,
+            self.build_seconds,
+        )
+        self._sessions[session.terms.id] = session
+        self.events.emit(SessionOpened(session.view()))
+        master.joined(session)
+        onsite.joined(session)
+
+    def _onsite(self, id: str) -> Desk:
+        onsite = self._registered.get(id)
+        if onsite is None or onsite.device.role is not Role.ONSITE:
+            raise OnsiteNotRegistered(id)
+        return onsite
+
+    def _carrier(self, master: Desk, onsite: Desk) -> Carrier:
+        for name in master.profile.backends:
+            carrier = self.carriers.get(name)
+            if carrier is None or name not in onsite.profile.backends:
+                continue
+            if carrier.relay and master.profile.mode in carrier.modes:
+                return carrier
+        raise NoCommonBackend(master.device.id, onsite.device.id)
+
+    def parameters(self, desk: Desk, session: Session) -> TunnelParameters:
+        """
+        What C{desk} needs to build its tunnel of C{session}, with a fresh ticket; an older ticket is void.
+
+        @raise RequestRefused: the session is not to be built (any more).
+        """
+        role, terms = desk.device.role, session.terms
+        peer = self._registered.get(terms.onsite if role is Role.MASTER else terms.master)
+        if peer is None:
+            raise RequestRefused("PeerLeft: the other device of the session has left")
+        session.ask()
+        onsite_end, master_end = terms.lease.first, terms.lease.second
+        own, far = (onsite_end, master_end) if role is Role.ONSITE else (master_end, onsite_end)
+        return TunnelParameters(
+            session=terms.id,
+            backend=terms.backend,
+            mode=terms.mode,
+            join=terms.join,
+            peer=peer.device.id,
+            peer_key=peer.key,
+            peer_role=peer.device.role,
+            address=own,
+            peer_address=far.ip,
+            mtu=terms.mtu,
+            door_port=self.door_port,
+            ticket=self.tickets.issue(session.seats[role], desk.key),
+        )
+
+    # ISessionWorld
+
+    def join(self, onsite: ITunnelStream, master: ITunnelStream) -> IJoin:
+        """Join two streams blindly."""
+        joined: IJoin = self.relay.join(onsite, master)
+        return joined
+
+    def changed(self, session: Session) -> None:
+        """Tell the session's devices that its state is another one."""
+        if session.state is SessionState.UP:
+            self.events.emit(SessionUp(session.view()))
+        for desk in self._members(session):
+            desk.changed()
+
+    def gone(self, session: Session) -> None:
+        """Give back what the session held."""
+        for seat in session.seats.values():
+            self.tickets.revoke(seat)
+        self.leases.release(session.terms.lease)
+        del self._sessions[session.terms.id]
+        assert session.reason is not None
+        self.events.emit(SessionEnded(session.view(), session.reason))
+        for desk in self._members(session):
+            desk.parted()
+        # Whoever has come in the place of a member may be waiting for this end.
+        for id in (session.terms.master, session.terms.onsite):
+            if (successor := self._registered.get(id)) is not None:
+                successor.changed()
+
+    def _members(self, session: Session) -> list[Desk]:
+        desks = [self._registered.get(id) for id in (session.terms.master, session.terms.onsite)]
+        return [desk for desk in desks if desk is not None and desk.session is session]
+
+    # Administration
+
+    def presences(self) -> tuple[Presence, ...]:
+        """All registrations."""
+        return self.online()
+
+    def views(self) -> list[SessionView]:
+        """All sessions, the oldest first."""
+        return [session.view() for session in self._sessions.values()]
+
+    def end_session(self, id: str, reason: EndReason) -> bool:
+        """End the session with this id, or of this device. False if there is none."""
+        desk = self._registered.get(id)
+        session = self._sessions.get(id) if desk is None else desk.session
+        if session is None:
+            return False
+        session.end(reason)
+        return True
+
+    def drop_disentitled(self) -> int:
+        """
+        Close the connections of devices that were removed or disabled, or
+        whose key or role was changed in the inventory.
+
+        @return: how many.
+        """
+        disentitled = [
+            desk
+            for desk in self._desks
+            if (now := self.admit(desk.device.id, desk.key)) is None or now.role is not desk.device.role
+        ]
+        for desk in disentitled:
+            self._dismiss(desk, "this device is not entitled any more: ask the administrator")
+        return len(disentitled)
+
+    def close(self) -> None:
+        """The server stops: end all sessions and close all connections."""
+        for session in list(self._sessions.values()):
+            session.end(EndReason.SERVER_STOPPED)
+        for desk in list(self._desks):
+            self._dismiss(desk, "the server is stopping")
+
+    def _dismiss(self, desk: Desk, reason: str) -> None:
+        desk.leave(reason)
+        desk.line.disconnect(reason)
