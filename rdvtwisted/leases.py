@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterable
 from ipaddress import IPv4Network
 
@@ -22,7 +23,8 @@ class LeasePool:
 
     pool: IPv4Network
     prefix: int = 30
-    _held: set[int] = field(factory=set, init=False)
+    _free: list[int] = field(factory=list, init=False)
+    _untouched: int = field(default=0, init=False)
 
     def allocate(self, avoid: Iterable[IPv4Network] = ()) -> Lease:
         """
@@ -31,33 +33,32 @@ class LeasePool:
 
         @raise PoolExhausted: there is none.
         """
-        size = 1 << (32 - self.prefix)
-        base = int(self.pool.network_address)
-        forbidden = [
-            (int(network.network_address), int(network.broadcast_address))
-            for network in avoid
-            if network.overlaps(self.pool)
-        ]
-        index = 0
-        while index < self.pool.num_addresses // size:
-            start = base + index * size
-            clash = max((last for first, last in forbidden if first < start + size and start <= last), default=None)
-            if clash is not None:
-                # Next block behind the clash: a whole LAN is stepped over at once.
-                index = (clash - base) // size + 1
-                continue
-            if index not in self._held:
-                self._held.add(index)
-                return Lease(IPv4Network((start, self.prefix)))
-            index += 1
+        hidden = [network for network in avoid if network.overlaps(self.pool)]
+        for index in self._free:
+            if (lease := self._usable(index, hidden)) is not None:
+                self._free.remove(index)
+                return lease
+        while self._untouched < self.pool.num_addresses >> (32 - self.prefix):
+            index = self._untouched
+            self._untouched += 1
+            if (lease := self._usable(index, hidden)) is not None:
+                return lease
+            # Larger than all others in the list: it stays sorted.
+            self._free.append(index)
         raise PoolExhausted(str(self.pool))
 
     def release(self, lease: Lease) -> None:
         """Give a block back. A block that is not held is no error."""
-        size = 1 << (32 - self.prefix)
-        self._held.discard((int(lease.network.network_address) - int(self.pool.network_address)) // size)
+        index = (int(lease.network.network_address) - int(self.pool.network_address)) >> (32 - self.prefix)
+        if index < self._untouched and index not in self._free:
+            insort(self._free, index)
 
     @property
     def held(self) -> int:
         """How many blocks are leased now."""
-        return len(self._held)
+        return self._untouched - len(self._free)
+
+    def _usable(self, index: int, hidden: list[IPv4Network]) -> Lease | None:
+        start = int(self.pool.network_address) + (index << (32 - self.prefix))
+        network = IPv4Network((start, self.prefix))
+        return None if any(network.overlaps(other) for other in hidden) else Lease(network)
