@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import shutil
+import subprocess
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
 from attrs import field, frozen
+from twisted.trial.unittest import SkipTest
 
 #: Root of the checkout, or of the unpacked source distribution.
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -60,6 +63,20 @@ def modules(*folders: str) -> list[Module]:
                 parts = parts[:-1]
             found.append(Module(".".join(parts), path.read_text(encoding="utf-8")))
     return sorted(found, key=lambda module: module.name)
+
+
+def tracked() -> list[Path]:
+    """
+    Every file that git knows, relative to the checkout.
+
+    @raise SkipTest: this is no checkout, or there is no git.
+    """
+    if not (CHECKOUT / ".git").exists() or shutil.which("git") is None:
+        raise SkipTest("not a git checkout, or no git here")
+    # The tests may be run by root in somebody else's checkout.
+    command = ["git", "-c", f"safe.directory={CHECKOUT}", "ls-files", "-z"]
+    listing = subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True, text=True).stdout
+    return [Path(name) for name in listing.split("\0") if name]
 
 
 def within(name: str, package: str) -> bool:
