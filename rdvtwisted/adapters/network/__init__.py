@@ -1,0 +1,1 @@
+"""The network configuration of this machine, and its TUN and TAP devices."""

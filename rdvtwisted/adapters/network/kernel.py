@@ -1,0 +1,99 @@
+"""
+What the steps of a plan ask of the kernel.
+
+Refusals are L{OSError}, with the kernel's errno and reason. What is not there
+(any more) when it is to be removed is no refusal: the method says C{False}.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Interface
+
+from attrs import define, frozen
+from zope.interface import Interface
+
+from rdvtwisted.plan import FirewallTable, Route, Rule
+
+
+@frozen
+class Link:
+    """A network interface: whether it is up, and its MTU in bytes."""
+
+    up: bool
+    mtu: int
+
+
+class IRouting(Interface):
+    """Links, addresses, routes and rules: IPv4 only."""
+
+    def link(name: str) -> Link | None:
+        """The interface's state, or L{None} if there is no such interface."""
+
+    def set_link(name: str, link: Link) -> None:
+        """Give the interface this state."""
+
+    def addresses() -> list[tuple[str, IPv4Interface]]:
+        """Every address, with the name of its interface; the primary ones first."""
+
+    def add_address(name: str, address: IPv4Interface) -> None:
+        """Add an address, with the route to its block."""
+
+    def remove_address(name: str, address: IPv4Interface) -> bool:
+        """Whether there was one, which is gone now."""
+
+    def has_route(route: Route) -> bool:
+        """Whether there is such a route."""
+
+    def add_route(route: Route) -> None:
+        """Add a route."""
+
+    def remove_route(route: Route) -> bool:
+        """Whether there was one, which is gone now."""
+
+    def has_rule(rule: Rule) -> bool:
+        """Whether there is such a rule."""
+
+    def add_rule(rule: Rule) -> None:
+        """Add a rule."""
+
+    def remove_rule(rule: Rule) -> bool:
+        """Whether there was one, which is gone now."""
+
+    def default_interface() -> str | None:
+        """The interface of the best default route of the table C{main}, or L{None}."""
+
+    def forget_connections(mark: int) -> None:
+        """Have the kernel forget all tracked connections with this mark."""
+
+
+class ISysctls(Interface):
+    """The files below C{/proc/sys}, named with slashes."""
+
+    def read(path: str) -> str | None:
+        """The value without its newline, or L{None} if there is no such file."""
+
+    def write(path: str, value: str) -> None:
+        """Write a value."""
+
+
+class IFirewall(Interface):
+    """Tables of nftables."""
+
+    def replace(table: FirewallTable) -> None:
+        """
+        Load a table in place of one of its name, in one transaction.
+
+        @raise rdvtwisted.errors.MissingProgram: there is no C{nft}.
+        """
+
+    def remove(table: FirewallTable) -> bool:
+        """Whether there was one, which is gone now."""
+
+
+@define
+class Kernel:
+    """The three, as one."""
+
+    routing: IRouting
+    sysctls: ISysctls
+    firewall: IFirewall

@@ -1,0 +1,105 @@
+"""
+What each kind of step does, and what takes it back.
+
+Three verbs: L{observe} says, before anything is changed, what has to be
+remembered; L{take} brings about what the step says; L{take_back} restores what
+was observed. A step that was never taken, or taken in part, can be taken back
+as well: what was there before stays, what is not there is not missed.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Union
+
+from rdvtwisted.adapters.network.kernel import Kernel, Link
+from rdvtwisted.plan import Address, Connections, FirewallTable, LinkUp, Route, Rule, Step, Sysctl
+
+#: What is remembered of the time before a step: something that JSON can hold.
+#: An address, route, rule: whether it was there. A link: whether it was up, and
+#: its MTU, or None without link. A sysctl: its value, or None without such file.
+Before = Union[None, bool, str, list[int]]
+
+
+def observe(kernel: Kernel, step: Step) -> Before:
+    """
+    What has to be remembered so that the step can be taken back.
+
+    @raise OSError: the kernel does not say.
+    """
+    if isinstance(step, Address):
+        return (step.interface, step.address) in kernel.routing.addresses()
+    if isinstance(step, LinkUp):
+        link = kernel.routing.link(step.interface)
+        return None if link is None else [int(link.up), link.mtu]
+    if isinstance(step, Route):
+        return kernel.routing.has_route(step)
+    if isinstance(step, Rule):
+        return kernel.routing.has_rule(step)
+    if isinstance(step, Sysctl):
+        return kernel.sysctls.read(step.path)
+    return None
+
+
+def take(kernel: Kernel, step: Step, before: Before) -> None:
+    """
+    Bring about what the step says, unless it is so already.
+
+    @raise OSError: the kernel refuses it.
+    """
+    if isinstance(step, Address):
+        if not before:
+            kernel.routing.add_address(step.interface, step.address)
+    elif isinstance(step, LinkUp):
+        kernel.routing.set_link(step.interface, Link(up=True, mtu=step.mtu))
+    elif isinstance(step, Route):
+        if not before:
+            kernel.routing.add_route(step)
+    elif isinstance(step, Rule):
+        if not before:
+            kernel.routing.add_rule(step)
+    elif isinstance(step, Sysctl):
+        if before is None and not step.optional:
+            raise FileNotFoundError(errno.ENOENT, "the kernel has no such setting")
+        if before not in (None, step.value):
+            kernel.sysctls.write(step.path, step.value)
+    elif isinstance(step, FirewallTable):
+        kernel.firewall.replace(step)
+
+
+def take_back(kernel: Kernel, step: Step, before: Before) -> bool:
+    """
+    Restore what L{observe} saw.
+
+    @return: whether anything had to be changed that can be seen.
+    @raise OSError: the kernel refuses it.
+    """
+    if isinstance(step, Address):
+        return not before and kernel.routing.remove_address(step.interface, step.address)
+    if isinstance(step, LinkUp):
+        return _restore_link(kernel, step, before)
+    if isinstance(step, Route):
+        return not before and kernel.routing.remove_route(step)
+    if isinstance(step, Rule):
+        return not before and kernel.routing.remove_rule(step)
+    if isinstance(step, Sysctl):
+        # Another value than ours is somebody else's wish of meanwhile.
+        if not isinstance(before, str) or before == step.value or kernel.sysctls.read(step.path) != step.value:
+            return False
+        kernel.sysctls.write(step.path, before)
+        return True
+    if isinstance(step, FirewallTable):
+        return kernel.firewall.remove(step)
+    if isinstance(step, Connections):
+        kernel.routing.forget_connections(step.mark)
+    return False
+
+
+def _restore_link(kernel: Kernel, step: LinkUp, before: Before) -> bool:
+    if not isinstance(before, list):
+        return False
+    then, now = Link(bool(before[0]), before[1]), kernel.routing.link(step.interface)
+    if now in (None, then):
+        return False
+    kernel.routing.set_link(step.interface, then)
+    return True

@@ -1,0 +1,84 @@
+"""A plan as a whole: all of its steps or none, and back again. Blocks."""
+
+from __future__ import annotations
+
+import errno
+
+from rdvtwisted.adapters.network.journal import Entry, Journal
+from rdvtwisted.adapters.network.kernel import Kernel
+from rdvtwisted.adapters.network.steps import Before, observe, take, take_back
+from rdvtwisted.errors import MissingPrivilege, NetworkError, RDVError
+from rdvtwisted.plan import Plan
+
+_FORBIDDEN = frozenset({errno.EPERM, errno.EACCES})
+
+
+def refusal(what: object, error: OSError) -> RDVError:
+    """The line that a user reads when the kernel refuses something."""
+    if error.errno in _FORBIDDEN:
+        return MissingPrivilege(
+            f"may not change the network configuration ({what}): run as root or with the capability CAP_NET_ADMIN"
+        )
+    return NetworkError(f"the kernel refuses {what}: {error.strerror}")
+
+
+def apply(kernel: Kernel, journal: Journal, plan: Plan) -> None:
+    """
+    Take all steps, or leave everything as it was. What is journalled under the
+    same owner, by this or an earlier process, is undone first.
+
+    @raise NetworkError: the kernel refuses a step, which is named; or another
+        process is at work for the owner.
+    @raise MissingPrivilege: this process may not do it.
+    @raise MissingProgram: C{nft} is not there.
+    @raise rdvtwisted.errors.StateDirectoryError: the journal cannot be written.
+    """
+    undo(kernel, journal, plan.owner)
+    step: object = plan.owner
+    try:
+        before: list[Before] = []
+        for step in plan.steps:
+            before.append(observe(kernel, step))  # noqa: PERF401 - the error names the step
+        journal.write(Entry(plan, tuple(before)))
+        for step, then in zip(plan.steps, before, strict=True):
+            take(kernel, step, then)
+    except OSError as error:
+        _go_back(kernel, journal, plan, refusal(step, error))
+    except RDVError as error:
+        _go_back(kernel, journal, plan, error)
+
+
+def _go_back(kernel: Kernel, journal: Journal, plan: Plan, failure: RDVError) -> None:
+    try:
+        undo(kernel, journal, plan.owner)
+    except RDVError as another:
+        raise type(failure)(f"{failure}; and it cannot be undone: {another}") from None
+    raise failure from None
+
+
+def undo(kernel: Kernel, journal: Journal, owner: str) -> list[str]:
+    """
+    Take back what is journalled under an owner, in reverse. One step that the
+    kernel refuses to take back does not keep the others from it; the journal is
+    kept then, for another attempt.
+
+    @return: the steps that were still there, as text.
+    @raise NetworkError: some step cannot be taken back; or another process is at work for the owner.
+    @raise MissingPrivilege: this process may not do it.
+    """
+    journal.lock(owner)
+    entry = journal.read(owner)
+    found, refused = [], []
+    if entry is not None:
+        for step, before in reversed(list(zip(entry.plan.steps, entry.before, strict=True))):
+            try:
+                if take_back(kernel, step, before):
+                    found.append(str(step))
+            except OSError as error:
+                refused.append(refusal(f"to undo {step}", error))
+            except RDVError as error:
+                refused.append(error)
+    if refused:
+        raise refused[0]
+    journal.remove(owner)
+    return found
