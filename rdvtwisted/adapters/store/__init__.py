@@ -1,0 +1,1 @@
+"""What the server keeps on disk: its settings, its state directory, and the inventory."""

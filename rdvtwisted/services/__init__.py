@@ -1,0 +1,1 @@
+"""Programs: what assembles the rooms below, starts them and stops them in order."""
