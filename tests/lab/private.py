@@ -1,0 +1,38 @@
+"""Labs of one process, which disturb no other's: for tests and benchmarks."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from ipaddress import IPv4Network
+
+from tests.lab import namespaces, processes
+from tests.lab.lab import Lab
+from tests.lab.topology import CUSTOMER_LAN
+
+_PRIVATE = "rdvt"
+"""What the prefixes of private labs start with, before the process id."""
+
+
+def abandoned(start: str) -> list[str]:
+    """The prefixes that begin with C{start} of labs whose builder has ended without taking them down."""
+    found = []
+    for path in namespaces.RUN.glob(f"rdvlab-{start}*/lab.json"):
+        try:
+            owner = json.loads(path.read_text())["owner"]
+        except (ValueError, KeyError, FileNotFoundError):
+            continue
+        if processes.start_time(owner["pid"]) != owner["start"]:
+            found.append(path.parent.name.removeprefix("rdvlab-"))
+    return found
+
+
+def private_lab(sites: int = 1, lan: IPv4Network | str | Sequence[IPv4Network | str] = CUSTOMER_LAN) -> Lab:
+    """
+    A lab, not built yet, that no other process has: for tests and benchmarks.
+    Private labs of processes that have died are taken down first.
+    """
+    for prefix in abandoned(_PRIVATE):
+        Lab(prefix).down()
+    return Lab(f"{_PRIVATE}{os.getpid()}", sites, lan)
