@@ -15,6 +15,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any, Union
 
 from attrs import Attribute, field, fields, frozen
+from attrs.converters import optional
 
 from rdvtwisted.errors import InvalidValue
 
@@ -151,14 +152,12 @@ class Rule:
 
     priority: int = field(converter=int)
     table: int = field(converter=int)
-    incoming: str | None = None
-    mark: int | None = None
+    incoming: str | None = field(default=None, converter=optional(interface))
+    mark: int | None = field(default=None, converter=optional(int))
 
     def __attrs_post_init__(self) -> None:
         if self.incoming is None and self.mark is None:
             raise InvalidValue("rule", str(self.priority), "it would match every packet")
-        if self.incoming is not None:
-            interface(self.incoming)
 
     def __str__(self) -> str:
         incoming = "" if self.incoming is None else f" iif {self.incoming}"
@@ -232,10 +231,11 @@ def step_from_json(record: object) -> Step:
 
     @raise InvalidValue: it is no such thing.
     """
-    if not isinstance(record, dict) or record.get("kind") not in _KINDS:
+    kind = _KINDS.get(str(record.get("kind"))) if isinstance(record, dict) else None
+    if not isinstance(record, dict) or kind is None:
         raise InvalidValue("step", repr(record), f"its kind should be one of {', '.join(_KINDS)}")
     try:
-        return _KINDS[record["kind"]](**{name: value for name, value in record.items() if name != "kind"})
+        return kind(**{name: value for name, value in record.items() if name != "kind"})
     except (TypeError, ValueError) as problem:
         raise InvalidValue("step", repr(record), str(problem)) from None
 

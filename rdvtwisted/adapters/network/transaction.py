@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
+from typing import NoReturn
 
 from rdvtwisted.adapters.network.journal import Entry, Journal
 from rdvtwisted.adapters.network.kernel import Kernel
 from rdvtwisted.adapters.network.steps import Before, observe, take, take_back
 from rdvtwisted.errors import MissingPrivilege, NetworkError, RDVError
-from rdvtwisted.plan import Plan
+from rdvtwisted.plan import Plan, Step
 
 _FORBIDDEN = frozenset({errno.EPERM, errno.EACCES})
 
@@ -34,23 +36,34 @@ def apply(kernel: Kernel, journal: Journal, plan: Plan) -> None:
     @raise rdvtwisted.errors.StateDirectoryError: the journal cannot be written.
     """
     undo(kernel, journal, plan.owner)
-    step: object = plan.owner
+    entry = Entry(plan, tuple(_observe(kernel, step) for step in plan.steps))
+    journal.write(entry)
+    for number, (step, before) in enumerate(zip(plan.steps, entry.before, strict=True), 1):
+        try:
+            take(kernel, step, before)
+        except OSError as error:
+            _go_back(kernel, journal, entry, number, refusal(step, error))
+        except RDVError as error:
+            _go_back(kernel, journal, entry, number, error)
+
+
+def _observe(kernel: Kernel, step: Step) -> Before:
     try:
-        before: list[Before] = []
-        for step in plan.steps:
-            before.append(observe(kernel, step))  # noqa: PERF401 - the error names the step
-        journal.write(Entry(plan, tuple(before)))
-        for step, then in zip(plan.steps, before, strict=True):
-            take(kernel, step, then)
+        return observe(kernel, step)
     except OSError as error:
-        _go_back(kernel, journal, plan, refusal(step, error))
-    except RDVError as error:
-        _go_back(kernel, journal, plan, error)
+        raise refusal(step, error) from None
 
 
-def _go_back(kernel: Kernel, journal: Journal, plan: Plan, failure: RDVError) -> None:
+def _go_back(kernel: Kernel, journal: Journal, entry: Entry, number: int, failure: RDVError) -> NoReturn:
+    """
+    Take back the first so many steps, then raise C{failure}. The last of them
+    is the one that failed: normally nothing of it is there, and what kept it
+    from being taken keeps it from being taken back.
+    """
+    with suppress(OSError, RDVError):
+        take_back(kernel, entry.plan.steps[number - 1], entry.before[number - 1])
     try:
-        undo(kernel, journal, plan.owner)
+        _take_back(kernel, journal, entry, number - 1)
     except RDVError as another:
         raise type(failure)(f"{failure}; and it cannot be undone: {another}") from None
     raise failure from None
@@ -68,17 +81,25 @@ def undo(kernel: Kernel, journal: Journal, owner: str) -> list[str]:
     """
     journal.lock(owner)
     entry = journal.read(owner)
-    found, refused = [], []
-    if entry is not None:
-        for step, before in reversed(list(zip(entry.plan.steps, entry.before, strict=True))):
-            try:
-                if take_back(kernel, step, before):
-                    found.append(str(step))
-            except OSError as error:
-                refused.append(refusal(f"to undo {step}", error))
-            except RDVError as error:
-                refused.append(error)
+    if entry is None:
+        journal.remove(owner)  # of another boot, if there is one
+        return []
+    return _take_back(kernel, journal, entry, len(entry.plan.steps))
+
+
+def _take_back(kernel: Kernel, journal: Journal, entry: Entry, number: int) -> list[str]:
+    found: list[str] = []
+    refused: list[RDVError] = []
+    pairs = list(zip(entry.plan.steps, entry.before, strict=True))[:number]
+    for step, before in reversed(pairs):
+        try:
+            if take_back(kernel, step, before):
+                found.append(str(step))
+        except OSError as error:
+            refused.append(refusal(f"to undo {step}", error))
+        except RDVError as error:
+            refused.append(error)
     if refused:
         raise refused[0]
-    journal.remove(owner)
+    journal.remove(entry.plan.owner)
     return found

@@ -1,0 +1,287 @@
+"""A plan is applied whole or not at all, and can be taken back from wherever it got stuck."""
+
+from __future__ import annotations
+
+import errno
+from ipaddress import IPv4Interface
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from rdvtwisted import routed
+from rdvtwisted.adapters.network import transaction
+from rdvtwisted.adapters.network.journal import Journal
+from rdvtwisted.errors import MissingPrivilege, MissingProgram, NetworkError, StateDirectoryError
+from rdvtwisted.plan import Plan, Site, Sysctl
+from tests.adapters.network.memory import Killed, MemoryKernel, device, refuse
+
+OWNER = "rpi1100"
+ADDRESS = IPv4Interface("192.168.128.1/30")
+BUILDERS = (routed.master, routed.onsite)
+
+
+def plan_of(build: object = routed.onsite) -> Plan:
+    """The plan of a device with the interfaces of L{device}."""
+    assert callable(build)
+    plan = build(OWNER, "rdv-t", "eth0", ADDRESS, 1400, Site())
+    assert isinstance(plan, Plan)
+    return plan
+
+
+def fail(error: Exception) -> bool:
+    """Raise it."""
+    raise error
+
+
+class TransactionTests(SynchronousTestCase):
+    """Apply and undo, over a kernel in memory and journals on disk."""
+
+    def setUp(self) -> None:
+        self.directory = Path(self.mktemp())
+
+    def journal(self) -> Journal:
+        """The journal as a new process opens it, on the same boot; locks are given back when the test ends."""
+        journal = Journal(self.directory)
+        self.addCleanup(journal.close)
+        return journal
+
+    def apply(self, kernel: MemoryKernel, plan: Plan) -> None:
+        """Apply a plan in a process that then ends."""
+        journal = Journal(self.directory)
+        try:
+            with kernel() as ends:
+                transaction.apply(ends, journal, plan)
+        finally:
+            journal.close()
+
+    def undo(self, kernel: MemoryKernel) -> list[str]:
+        """Undo in a process that then ends."""
+        journal = Journal(self.directory)
+        try:
+            with kernel() as ends:
+                return transaction.undo(ends, journal, OWNER)
+        finally:
+            journal.close()
+
+    def test_changes_in_order(self) -> None:
+        """The changes are made in the plan's order, the firewall before forwarding, and undone in reverse."""
+        kernel = device()
+        self.apply(kernel, plan_of(routed.master))
+        table = next(str(step) for step in plan_of().steps if str(step).startswith("firewall"))
+        rule, route = (str(plan_of(routed.master).steps[number]) for number in (9, 6))
+        self.assertEqual(
+            kernel.changes,
+            [
+                "write net/ipv6/conf/rdv-t/disable_ipv6 1",
+                "write net/ipv4/conf/rdv-t/rp_filter 2",
+                f"replace {table}",
+                "add 192.168.128.1/30 rdv-t",
+                "set rdv-t Link(up=True, mtu=1400)",
+                f"add {route}",
+                "write net/ipv4/conf/rdv-t/forwarding 1",
+                "write net/ipv4/conf/eth0/forwarding 1",
+                f"add {rule}",
+            ],
+        )
+        kernel.changes.clear()
+        self.undo(kernel)
+        self.assertEqual(
+            kernel.changes,
+            [
+                f"remove {rule}",
+                "write net/ipv4/conf/eth0/forwarding 0",
+                "write net/ipv4/conf/rdv-t/forwarding 0",
+                f"remove {route}",
+                "set rdv-t Link(up=False, mtu=1500)",
+                "remove 192.168.128.1/30 rdv-t",
+                f"remove {table}",
+                f"forget {plan_of().steps[2].mark:#x}",  # type: ignore[union-attr]
+                "write net/ipv4/conf/rdv-t/rp_filter 1",
+                "write net/ipv6/conf/rdv-t/disable_ipv6 0",
+            ],
+        )
+
+    def test_killed_anywhere(self) -> None:
+        """Killed before any of its changes, a process leaves nothing that the next one does not put right."""
+        for build in BUILDERS:
+            for number in range(10):
+                kernel = device()
+                before = kernel.snapshot()
+
+                def kill(at: int, number: int = number) -> None:
+                    if at == number:
+                        raise Killed
+
+                kernel.before_change = kill
+                if number < 9:
+                    self.assertRaises(Killed, self.apply, kernel, plan_of(build))
+                else:
+                    self.apply(kernel, plan_of(build))
+                self.assertEqual(len(kernel.changes), number)
+                kernel.before_change = lambda at: None
+                self.undo(kernel)
+                self.assertEqual(kernel.state, before)
+                self.assertEqual(self.undo(kernel), [])
+
+    def test_killed_while_undoing(self) -> None:
+        """Killed before any change of the undoing, a process leaves the rest to the next one."""
+        for number in range(10):
+            kernel = device()
+            before = kernel.snapshot()
+            self.apply(kernel, plan_of())
+
+            def kill(at: int, number: int = kernel.attempts + number) -> None:
+                if at == number:
+                    raise Killed
+
+            kernel.before_change = kill
+            self.assertRaises(Killed, self.undo, kernel)
+            kernel.before_change = lambda at: None
+            self.undo(kernel)
+            self.assertEqual(kernel.state, before)
+
+    def test_refused_anywhere(self) -> None:
+        """Whichever change the kernel refuses, everything is as before, and the error names the step and the reason."""
+        changing = [str(step) for step in plan_of().steps if not str(step).startswith("tracked")]
+        for number, step in enumerate(changing):
+            kernel = device()
+            before = kernel.snapshot()
+
+            def refusing(at: int, number: int = number) -> None:
+                if at == number:
+                    raise refuse(errno.EBUSY)
+
+            kernel.before_change = refusing
+            error = self.assertRaises(NetworkError, self.apply, kernel, plan_of())
+            self.assertEqual(str(error), f"the kernel refuses {step}: Device or resource busy")
+            self.assertEqual(kernel.state, before)
+            self.assertEqual(list(self.directory.glob("*.json")), [])
+
+    def test_without_privilege(self) -> None:
+        """A process that may not is told what it lacks, in one line, and has changed nothing."""
+        kernel = device()
+        before = kernel.snapshot()
+
+        def refusing(at: int) -> None:
+            raise refuse(errno.EPERM)
+
+        kernel.before_change = refusing
+        error = self.assertRaises(MissingPrivilege, self.apply, kernel, plan_of())
+        self.assertIn("CAP_NET_ADMIN", str(error))
+        self.assertNotIn("\n", str(error))
+        self.assertNotIn("undone", str(error))
+        self.assertEqual(kernel.state, before)
+
+    def test_missing_program(self) -> None:
+        """Without nft, everything is as before and the error says what to install."""
+        kernel = device()
+        before = kernel.snapshot()
+
+        def missing(at: int) -> None:
+            if at == 2:
+                raise lacking
+
+        lacking = MissingProgram("nft is not installed: install the package nftables")
+        kernel.before_change = missing
+        kernel.remove = lambda table: fail(lacking)  # type: ignore[method-assign]
+        self.assertEqual(str(self.assertRaises(MissingProgram, self.apply, kernel, plan_of())), str(lacking))
+        self.assertEqual(kernel.state, before)
+
+    def test_refused_undo_goes_on(self) -> None:
+        """One step that cannot be undone keeps no other from it, and is tried again later."""
+        kernel = device()
+        before = kernel.snapshot()
+        self.apply(kernel, plan_of())
+        first = kernel.attempts
+
+        def refusing(at: int) -> None:
+            if at == first:
+                raise refuse(errno.EBUSY)
+
+        kernel.before_change = refusing
+        error = self.assertRaises(NetworkError, self.undo, kernel)
+        self.assertEqual(str(error), f"the kernel refuses to undo {plan_of().steps[-1]}: Device or resource busy")
+        self.assertEqual(kernel.state.rules - before.rules, {plan_of().steps[-1]})
+        self.assertEqual(kernel.state.sysctls, before.sysctls)
+        self.assertEqual(self.undo(kernel), [str(plan_of().steps[-1])])
+        self.assertEqual(kernel.state, before)
+
+    def test_interface_gone(self) -> None:
+        """After a kill the tunnel interface is gone: the rest is swept, and named."""
+        kernel = device()
+        self.apply(kernel, plan_of())
+        kernel.unplug("rdv-t")
+        self.assertEqual(self.undo(kernel), [str(plan_of().steps[number]) for number in (9, 8, 3)])
+        expected = device()
+        expected.unplug("rdv-t")
+        self.assertEqual(kernel.state, expected.state)
+
+    def test_what_was_there_stays(self) -> None:
+        """A rule, address and setting that were there before the plan are there after it."""
+        kernel = device()
+        rule, address = plan_of().steps[-1], ADDRESS
+        kernel.state.rules.add(rule)  # type: ignore[arg-type]
+        kernel.state.addresses.append(("rdv-t", address))
+        kernel.state.sysctls["net/ipv4/conf/eth0/forwarding"] = "1"
+        before = kernel.snapshot()
+        self.apply(kernel, plan_of())
+        self.undo(kernel)
+        self.assertEqual(kernel.state, before)
+
+    def test_somebody_elses_wish_stays(self) -> None:
+        """A setting that somebody changes during the session keeps that value."""
+        kernel = device()
+        self.apply(kernel, plan_of())
+        kernel.state.sysctls["net/ipv4/conf/rdv-t/rp_filter"] = "0"
+        self.undo(kernel)
+        self.assertEqual(kernel.state.sysctls["net/ipv4/conf/rdv-t/rp_filter"], "0")
+
+    def test_no_ipv6(self) -> None:
+        """A kernel without IPv6 is no obstacle; one without a setting that is needed is."""
+        kernel = device()
+        del kernel.state.sysctls["net/ipv6/conf/rdv-t/disable_ipv6"]
+        self.apply(kernel, plan_of())
+        self.undo(kernel)
+        missing = Plan(OWNER, (Sysctl("net/ipv4/conf/eth7/forwarding", "1"),))
+        error = self.assertRaises(NetworkError, self.apply, kernel, missing)
+        self.assertIn("net/ipv4/conf/eth7/forwarding=1: the kernel has no such setting", str(error))
+
+    def test_apply_again(self) -> None:
+        """A plan takes the place of what is applied under the same owner, of this process or a killed one."""
+        kernel = device()
+        before = kernel.snapshot()
+        self.apply(kernel, plan_of(routed.master))
+        self.apply(kernel, plan_of(routed.onsite))
+        self.assertEqual(kernel.state.rules - before.rules, {plan_of(routed.onsite).steps[-1]})
+        self.undo(kernel)
+        self.assertEqual(kernel.state, before)
+
+    def test_owners_are_apart(self) -> None:
+        """Undoing one owner's plan leaves another's alone."""
+        kernel = device()
+        other = Plan("other", (Sysctl("net/ipv4/conf/eth0/rp_filter", "2"),))
+        self.apply(kernel, other)
+        before = kernel.snapshot()
+        self.apply(kernel, plan_of())
+        self.undo(kernel)
+        self.assertEqual(kernel.state, before)
+
+    def test_journal_first(self) -> None:
+        """Where the journal cannot be written, nothing is changed."""
+        self.directory.write_text("a file")
+        kernel = device()
+        self.assertRaises(StateDirectoryError, self.apply, kernel, plan_of())
+        self.assertEqual(kernel.changes, [])
+
+    def test_second_process(self) -> None:
+        """While one process is at work for an owner, another is refused in one line and changes nothing."""
+        kernel = device()
+        first = self.journal()
+        with kernel() as ends:
+            transaction.apply(ends, first, plan_of())
+            applied = kernel.snapshot()
+            for attempt in (lambda: self.apply(kernel, plan_of()), lambda: self.undo(kernel)):
+                error = self.assertRaises(NetworkError, attempt)
+                self.assertEqual(str(error), "another process is already at work for rpi1100: stop that one first")
+            self.assertEqual(kernel.state, applied)
+            transaction.undo(ends, first, OWNER)
