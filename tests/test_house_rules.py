@@ -172,9 +172,10 @@ def _g(): ...
         """Notes to oneself and paths of one machine are told from innocent words."""
         self.assertTrue(NOTE.search("# TO" + "DO: more"))
         self.assertFalse(NOTE.search("the to-do list"))
-        self.assertTrue(HOST_PATH.search('open("/' + 'root/.ssh/id")'))
-        self.assertFalse(HOST_PATH.search("net" + "/work/"))
-        self.assertFalse(HOST_PATH.search("$HOME" + "/work/x"))
+        own = "/" + "root/.ssh/id"
+        self.assertTrue(HOST_PATH.search(f'open("{own}")'))
+        self.assertFalse(HOST_PATH.search(f"chroot{own}"))
+        self.assertFalse(HOST_PATH.search(f"${{HOME}}{own}"))
 
 
 class TreeTests(SynchronousTestCase):
@@ -210,8 +211,9 @@ class TreeTests(SynchronousTestCase):
         self.assertEqual([module.name for module in self.everything if EMPTY_NAMES & set(module.name.split("."))], [])
 
     def test_length(self) -> None:
-        """No module is too long to hold one noun only."""
-        lengths = {module.name: module.text.count("\n") for module in self.everything}
+        """No module is too long to hold one noun only; a test may need more room for its cases."""
+        product = [module for module in self.everything if not within(module.name, "tests")]
+        lengths = {module.name: module.text.count("\n") for module in product}
         self.assertEqual({name: length for name, length in lengths.items() if length > LONGEST_MODULE}, {})
 
     def test_annotations_are_text(self) -> None:
