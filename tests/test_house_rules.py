@@ -212,8 +212,8 @@ class TreeTests(SynchronousTestCase):
 
     def test_length(self) -> None:
         """No module is too long to hold one noun only; a test may need more room for its cases."""
-        product = [module for module in self.everything if not within(module.name, "tests")]
-        lengths = {module.name: module.text.count("\n") for module in product}
+        bounded = [module for module in self.everything if not within(module.name, "tests")]
+        lengths = {module.name: module.text.count("\n") for module in bounded}
         self.assertEqual({name: length for name, length in lengths.items() if length > LONGEST_MODULE}, {})
 
     def test_annotations_are_text(self) -> None:
