@@ -1,0 +1,186 @@
+"""The server's end of the control socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+from collections.abc import Mapping
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IListeningPort,
+    IReactorTime,
+    IReactorUNIX,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.logger import Logger
+from twisted.protocols.basic import LineOnlyReceiver
+from twisted.python.failure import Failure
+
+from rdvtwisted.adapters.control import MAX_REQUEST, SECONDS, IAdministration, perform
+from rdvtwisted.errors import AddressInUse, ConfigError, RDVError, StateDirectoryError
+
+#: Commands that may be connected at one time.
+MAX_CONNECTIONS = 16
+#: Bytes of a UNIX socket's path: sun_path of linux/un.h, less its closing NUL.
+MAX_PATH = 107
+SOCKET_MODE = 0o600
+
+
+class ControlProtocol(LineOnlyReceiver):
+    """One command's connection: reads a line, answers it, closes; in time."""
+
+    delimiter = b"\n"
+    MAX_LENGTH = MAX_REQUEST
+    transport: ITCPTransport
+    _log = Logger()
+
+    def __init__(self, server: IAdministration, clock: IReactorTime, present: set[ControlProtocol]) -> None:
+        self._server = server
+        self._clock = clock
+        self._present = present
+        self._answered = False
+        self._late: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        """Give it its time, unless too many are here."""
+        self._present.add(self)
+        self._late = self._clock.callLater(SECONDS, self.abort)
+        if len(self._present) > MAX_CONNECTIONS:
+            self._refuse(f"{MAX_CONNECTIONS} commands are being served already; try again")
+
+    def lineReceived(self, line: bytes) -> None:
+        """Answer the one request."""
+        if not self._answered:
+            maybeDeferred(perform, self._server, line).addCallbacks(self._succeed, self._fail)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Refuse what is too long for a request."""
+        self._refuse(f"the request is longer than {MAX_REQUEST} bytes")
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Forget it."""
+        self._present.discard(self)
+        if self._late is not None and self._late.active():
+            self._late.cancel()
+
+    def abort(self) -> None:
+        """Close it at once, whatever is still to be read or written."""
+        self.transport.abortConnection()
+
+    def _succeed(self, result: object) -> None:
+        self._reply({"ok": True, "result": result})
+
+    def _fail(self, failure: Failure) -> None:
+        if failure.check(RDVError):
+            self._refuse(failure.getErrorMessage())
+        else:
+            self._log.failure("A request at the control socket failed", failure)
+            self._refuse("the server failed at it; its log says why")
+
+    def _refuse(self, error: str) -> None:
+        self._reply({"ok": False, "error": error})
+
+    def _reply(self, document: Mapping[str, object]) -> None:
+        if not self._answered:
+            self._answered = True
+            self.transport.write(json.dumps(document, default=str).encode("ascii") + b"\n")
+            self.transport.loseConnection()
+
+
+class ControlFactory(Factory):
+    """Makes the connections of one control socket."""
+
+    noisy = False
+
+    def __init__(self, server: IAdministration, clock: IReactorTime) -> None:
+        self._server = server
+        self._clock = clock
+        self._present: set[ControlProtocol] = set()
+
+    def buildProtocol(self, addr: IAddress | None) -> ControlProtocol:
+        """Serve one command."""
+        return ControlProtocol(self._server, self._clock, self._present)
+
+    def abort(self) -> None:
+        """Close all connections at once."""
+        for connection in list(self._present):
+            connection.abort()
+
+
+class ControlService(Service):
+    """
+    Listens at the control socket, for as long as it runs.
+
+    @ivar path: of the socket, absolute.
+    """
+
+    def __init__(self, listener: IReactorUNIX, clock: IReactorTime, path: str, server: IAdministration) -> None:
+        self.path = path
+        self._listener = listener
+        self._factory = ControlFactory(server, clock)
+        self._port: IListeningPort | None = None
+
+    def startService(self) -> None:
+        """
+        Listen.
+
+        @raise AddressInUse: another server answers at the socket.
+        @raise StateDirectoryError: something else is in its place, or it cannot be made.
+        @raise ConfigError: its path is too long.
+        """
+        _vacate(self.path)
+        before = os.umask(0o077)  # bind() makes the socket and takes no mode
+        try:
+            self._port = self._listener.listenUNIX(self.path, self._factory, mode=SOCKET_MODE)
+        except CannotListenError as error:
+            raise _unusable(self.path, error.socketError) from None
+        finally:
+            os.umask(before)
+        super().startService()
+
+    def stopService(self) -> Deferred[None]:
+        """Close the socket and its connections; fires when it is gone."""
+        super().stopService()
+        self._factory.abort()
+        port, self._port = self._port, None
+        closing = None if port is None else port.stopListening()
+        return closing if isinstance(closing, Deferred) else succeed(None)
+
+
+def _vacate(path: str) -> None:
+    """Remove the socket of a server that was killed, after making sure that nobody answers there."""
+    if len(os.fsencode(path)) > MAX_PATH:
+        raise ConfigError("control.socket", f"{path} is longer than {MAX_PATH} bytes; name a shorter path")
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _unusable(path, error) from None
+    if not stat.S_ISSOCK(mode):
+        raise _unusable(path, "something else is there; move it away")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except BlockingIOError:
+            pass  # somebody listens who has a full queue
+        except OSError as error:
+            raise _unusable(path, error) from None
+    raise AddressInUse(f"a server is running already: it answers at {path}")
+
+
+def _unusable(path: str, reason: object) -> StateDirectoryError:
+    text = reason.strerror.lower() if isinstance(reason, OSError) and reason.strerror else reason
+    return StateDirectoryError(f"cannot make the control socket {path}: {text}")
