@@ -7,9 +7,9 @@ tests and the benchmarks all build it with L{Lab}.
 """
 
 from tests.lab.lab import Lab
-from tests.lab.private import private_lab
+from tests.lab.private import built_for, private_lab
 from tests.lab.processes import LabError, LabProcess
 from tests.lab.programs import obstacles
 from tests.lab.snapshot import Snapshot
 
-__all__ = ["Lab", "LabError", "LabProcess", "Snapshot", "obstacles", "private_lab"]
+__all__ = ["Lab", "LabError", "LabProcess", "Snapshot", "built_for", "obstacles", "private_lab"]

@@ -111,10 +111,7 @@ class Lab:
         (self.directory / "logs").mkdir()
         self._save(up=False)
         for host in hosts:
-            directory = namespaces.ETC / topology.namespace(host)
-            directory.mkdir(parents=True)
-            for name, text in topology.files(host).items():
-                (directory / name).write_text(text)
+            namespaces.write_files(topology.namespace(host), topology.files(host))
         namespaces.command(["ip", "-batch", "-"], "".join(f"netns add {topology.namespace(host)}\n" for host in hosts))
         namespaces.hold(self.prefix, hosts)
         namespaces.commands((namespaces.furnishing(self.prefix, host), topology.machine_script(host)) for host in hosts)
@@ -249,6 +246,14 @@ class Lab:
         return process
 
     # Looking
+
+    def probe(self, host: str, *question: str) -> str:
+        """What C{probe.py} finds out in a host, such as C{"udp", "192.168.1.20"}; empty without an answer."""
+        return self.run(host, [sys.executable, "-B", str(_HERE / "probe.py"), *question], timeout=60).stdout
+
+    def pings(self, host: str, address: str) -> bool:
+        """Whether a host gets an answer to one ping within half a second; here, no packet is lost by chance."""
+        return self.run(host, ["ping", "-c", "1", "-W", "0.5", address]).returncode == 0
 
     def snapshot(self, host: str) -> Snapshot:
         """The network configuration of a host at this moment."""

@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tests.lab.processes import MARK, LabError
@@ -41,6 +42,7 @@ def entering(prefix: str, host: str, argv: Sequence[str], directory: str = "/") 
         f"--uts={place}.uts",
         "env",
         f"--chdir={directory}",
+        "--default-signal=INT,QUIT",  # which are ignored by what a shell has started in the background
         *argv,
     ]
 
@@ -107,6 +109,16 @@ def traces(prefix: str) -> list[str]:
     return sorted(str(path) for path in found)
 
 
+def write_files(namespace: str, files: Mapping[str, str]) -> None:
+    """Lay down what C{ip netns exec} shows as C{/etc} in a network namespace."""
+    directory = ETC / namespace
+    while not directory.is_dir():
+        with suppress(FileNotFoundError):  # another lab has just taken away the empty directory around it
+            directory.mkdir(parents=True)
+    for name, text in files.items():
+        (directory / name).write_text(text)
+
+
 def hold(prefix: str, hosts: Iterable[str]) -> None:
     """Make the lab's run directory a place that mount namespaces can be held in (unshare(1), --mount=)."""
     place = run_directory(prefix)
@@ -143,7 +155,7 @@ def sweep(prefix: str) -> None:
         path.unlink(missing_ok=True)
     for path in ETC.glob(f"{prefix}-*"):
         shutil.rmtree(path)
-    if ETC.is_dir() and not any(ETC.iterdir()):
+    with suppress(OSError):  # it is not empty, or another lab was faster
         ETC.rmdir()
     if place.exists():
         shutil.rmtree(place)

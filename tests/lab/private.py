@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network
+from typing import Protocol
 
 from tests.lab import namespaces, processes
 from tests.lab.lab import Lab
@@ -26,6 +27,19 @@ def abandoned(start: str) -> list[str]:
         if processes.start_time(owner["pid"]) != owner["start"]:
             found.append(path.parent.name.removeprefix("rdvlab-"))
     return found
+
+
+class _Case(Protocol):
+    """What is used of a test case."""
+
+    def addCleanup(self, f: Callable[[], None]) -> None: ...
+
+
+def built_for(case: _Case, sites: int = 1, lan: IPv4Network | str | Sequence[IPv4Network | str] = CUSTOMER_LAN) -> Lab:
+    """A private lab that is up, and down again when the test case has ended."""
+    lab = private_lab(sites, lan)
+    case.addCleanup(lab.down)
+    return lab.up()
 
 
 def private_lab(sites: int = 1, lan: IPv4Network | str | Sequence[IPv4Network | str] = CUSTOMER_LAN) -> Lab:
