@@ -1,1 +1,1 @@
-"""Twistd application plugins: for each command its options and how its service is made."""
+"""What C{twistd} calls: options, and the making of a service from them."""

@@ -1,0 +1,102 @@
+"""Files that remember who somebody is: a name and a key, pinned at first use or given beforehand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from attrs import define, field
+
+from rdvtwisted.errors import InvalidValue, PeerKeyChanged, StateDirectoryError
+from rdvtwisted.values import PublicKey, device_id
+
+#: A file of pins larger than this is not ours.
+MAX_FILE_BYTES = 1 << 20
+
+
+def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """
+    Replace the file at C{path}, so that whatever happens it holds the old or the new content.
+
+    @raise StateDirectoryError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StateDirectoryError(f"cannot write {path}: {error.strerror}") from None
+
+
+@define
+class KnownPeers:
+    """
+    The keys of the devices that this device has been in sessions with: one
+    line each, C{id algorithm base64}. Lines may be written by hand before the
+    first session; C{#} starts a comment line.
+
+    @ivar path: the file; it need not exist.
+    @ivar strict: an unknown peer is refused instead of being pinned.
+    """
+
+    path: Path
+    strict: bool = False
+    _keys: dict[str, PublicKey] = field(factory=dict, init=False)
+
+    def read(self) -> None:
+        """
+        Read the file anew.
+
+        @raise StateDirectoryError: it cannot be read.
+        @raise InvalidValue: a line is not a pin; it is named.
+        """
+        try:
+            with open(self.path, encoding="utf-8", errors="replace") as file:
+                text = file.read(MAX_FILE_BYTES)
+        except FileNotFoundError:
+            text = ""
+        except OSError as error:
+            raise StateDirectoryError(f"cannot read {self.path}: {error.strerror}") from None
+        self._keys = {}
+        for number, line in enumerate(text.splitlines(), 1):
+            if not line.strip() or line.lstrip().startswith("#"):
+                continue
+            name, _, key = line.strip().partition(" ")
+            try:
+                self._keys[device_id(name)] = PublicKey.from_line(key)
+            except InvalidValue as error:
+                raise InvalidValue(f"line {number} of {self.path}", line, error.cure) from None
+
+    def check(self, peer: str, key: PublicKey) -> bool:
+        """
+        Whether C{key} may be taken for the key of C{peer}.
+
+        @return: True if it is pinned, False if this is its first use.
+        @raise PeerKeyChanged: another key is pinned, or none and the file is strict.
+        """
+        self.read()
+        pinned = self._keys.get(peer)
+        if pinned == key:
+            return True
+        if pinned is not None:
+            cure = f"If it was changed on purpose, remove the line of {peer} from {self.path}"
+            raise PeerKeyChanged(peer, pinned.fingerprint, key.fingerprint, cure)
+        if self.strict:
+            cure = f"Add the line '{peer} {key.line}' to {self.path} if that is its key"
+            raise PeerKeyChanged(peer, "nothing", key.fingerprint, cure)
+        return False
+
+    def pin(self, peer: str, key: PublicKey) -> None:
+        """
+        Remember C{key} as the key of C{peer}.
+
+        @raise StateDirectoryError: the file cannot be written.
+        """
+        self._keys[peer] = key
+        lines = "".join(f"{name} {known.line}\n" for name, known in sorted(self._keys.items()))
+        write_atomically(self.path, lines.encode("ascii"))

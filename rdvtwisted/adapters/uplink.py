@@ -1,0 +1,158 @@
+"""A device's way to the server's TLS door, with the server's own certificate authority pinned."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+
+from attrs import define, field
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import SSL, crypto
+from twisted.internet.endpoints import wrapClientTLS
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStreamClientEndpoint
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from rdvtwisted.adapters.pins import write_atomically
+from rdvtwisted.errors import ServerKeyChanged, StateDirectoryError
+
+#: X509_V_ERR_CERT_NOT_YET_VALID of openssl/x509_vfy.h.
+_NOT_YET_VALID = 9
+
+
+def fingerprint(certificate: bytes) -> str:
+    """C{SHA256:} and the unpadded base64 digest of a DER certificate, in the manner of OpenSSH."""
+    return "SHA256:" + base64.b64encode(hashlib.sha256(certificate).digest()).decode("ascii").rstrip("=")
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+@define(eq=False)
+class Authority:
+    """
+    The certificate authority of one server, as a device knows it.
+
+    It signs nothing but its server's certificates, so that the chain is all
+    there is to check: the server may be reached by any name or address.
+
+    @ivar path: PEM file; given beforehand, or written at first use.
+    @ivar refusal: why the last connection was refused, if it was.
+    """
+
+    _log = Logger()
+
+    path: Path
+    refusal: ServerKeyChanged | None = field(default=None, init=False)
+    _certificate: x509.Certificate | None = field(default=None, init=False)
+
+    def read(self) -> None:
+        """
+        Read the file, if it exists.
+
+        @raise StateDirectoryError: it cannot be read, or holds no certificate.
+        """
+        try:
+            pem = self.path.read_bytes()
+        except FileNotFoundError:
+            self._certificate = None
+            return
+        except OSError as error:
+            raise StateDirectoryError(f"cannot read {self.path}: {error.strerror}") from None
+        try:
+            self._certificate = x509.load_pem_x509_certificate(pem)
+        except ValueError:
+            raise StateDirectoryError(f"{self.path} holds no PEM certificate: replace or remove it") from None
+
+    @property
+    def der(self) -> bytes | None:
+        """The pinned certificate, DER, or C{None} before the first use."""
+        return None if self._certificate is None else self._certificate.public_bytes(Encoding.DER)
+
+    def accept(self, certificate: bytes) -> None:
+        """
+        The server, authenticated otherwise, says that this (DER) is its authority: pin it at first use.
+
+        @raise ServerKeyChanged: another one is pinned.
+        @raise StateDirectoryError: it is no certificate, or cannot be written.
+        """
+        pinned = self.der
+        if pinned is None:
+            try:
+                self._certificate = x509.load_der_x509_certificate(certificate)
+            except ValueError:
+                raise StateDirectoryError("the server's certificate authority is no certificate") from None
+            write_atomically(self.path, self._certificate.public_bytes(Encoding.PEM), 0o644)
+            self._log.info("Pinned the server's certificate authority {shown}", shown=fingerprint(certificate))
+        elif pinned != certificate:
+            raise self._changed(certificate)
+
+    def _changed(self, shown: bytes) -> ServerKeyChanged:
+        assert self.der is not None
+        return ServerKeyChanged(
+            "the server's certificate authority",
+            fingerprint(self.der),
+            fingerprint(shown),
+            f"If the server was set up anew on purpose, remove {self.path}",
+        )
+
+    # IOpenSSLClientConnectionCreator
+
+    def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        """A connection that goes no further than the handshake unless the chain is right."""
+        self.refusal = None
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_min_proto_version(SSL.TLS1_2_VERSION)
+        context.set_alpn_protos([b"ssh"])
+        if self._certificate is not None:
+            store = context.get_cert_store()
+            assert store is not None
+            store.add_cert(crypto.X509.from_cryptography(self._certificate))
+        context.set_verify(SSL.VERIFY_PEER, self._verify)
+
+        def progress(connection: SSL.Connection, where: int, code: int) -> None:
+            if where & SSL.SSL_CB_HANDSHAKE_DONE:
+                try:
+                    self._settle(connection)
+                except ServerKeyChanged as error:
+                    self.refusal = error
+                    tlsProtocol.failVerification(Failure(error))
+
+        context.set_info_callback(progress)
+        connection = SSL.Connection(context, None)
+        connection.set_connect_state()
+        return connection
+
+    def _verify(self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, good: int) -> bool:
+        if good:
+            return True
+        if self._certificate is None:
+            # First use: whom to trust is decided when the whole chain is known.
+            return True
+        if error == _NOT_YET_VALID:
+            # A device without a clock of its own starts in the past; the signature still counts.
+            self._log.warn("The server's certificate is not valid yet by this device's clock")
+            return True
+        self.refusal = self._changed(certificate.to_cryptography().public_bytes(Encoding.DER))
+        return False
+
+    def _settle(self, connection: SSL.Connection) -> None:
+        # At first use, what is pinned is the authority that the server shows in its chain.
+        if self._certificate is not None:
+            return
+        chain = [shown.to_cryptography() for shown in connection.get_peer_cert_chain() or ()]
+        try:
+            chain[0].verify_directly_issued_by(chain[-1])
+        except (IndexError, ValueError, TypeError, InvalidSignature):
+            cure = "It shows no certificate of an authority of its own; give that with --ca"
+            raise ServerKeyChanged("the server's certificate authority", "nothing", "none", cure) from None
+        self.accept(chain[-1].public_bytes(Encoding.DER))
+
+
+def tls_endpoint(authority: Authority, plain: IStreamClientEndpoint) -> IStreamClientEndpoint:
+    """An endpoint that speaks TLS, ALPN C{ssh}, over another one; the handshake happens after it has connected."""
+    endpoint: IStreamClientEndpoint = wrapClientTLS(authority, plain)
+    return endpoint

@@ -1,0 +1,96 @@
+"""What both kinds of devices have in common: their settings, and the ground that they stand on."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from attrs import frozen
+
+from rdvtwisted.errors import InvalidValue, MissingPrivilege, StateDirectoryError
+from rdvtwisted.values import Role
+
+#: Ports of the server's doors when the operator names none.
+SSH_PORT = 22
+TLS_PORT = 443
+#: Bit of CAP_NET_ADMIN in a capability set (linux/capability.h).
+_CAP_NET_ADMIN = 12
+
+_SERVER = re.compile(r"(?:\[(?P<bracketed>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:\[\]]+))(?::(?P<port>\d{1,5}))?")
+
+
+def server_address(text: str) -> tuple[str, int | None]:
+    """
+    Host and port of C{host}, C{host:port} or C{[IPv6]:port}; the port is C{None} when it is not given.
+
+    @raise InvalidValue: it is none of these.
+    """
+    match = _SERVER.fullmatch(text.strip())
+    bare = text.strip()
+    if match is None and bare.count(":") > 1:
+        match = _SERVER.fullmatch(f"[{bare}]")
+    if match is None:
+        raise InvalidValue("RDV server", text, "use HOST, HOST:PORT or [IPV6]:PORT")
+    port = None if match["port"] is None else int(match["port"])
+    if port is not None and not 0 < port < 65536:
+        raise InvalidValue("RDV server", text, "the port must be from 1 to 65535")
+    return match["bracketed"] or match["host"], port
+
+
+def default_state_directory(name: str, environment: Mapping[str, str]) -> Path:
+    """C{/var/lib/rdvtwisted/NAME} for root; for others below C{XDG_STATE_HOME} or C{~/.local/state}."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/rdvtwisted") / name
+    home = environment.get("XDG_STATE_HOME") or os.path.join(environment.get("HOME") or "/", ".local", "state")
+    return Path(home) / "rdvtwisted" / name
+
+
+@frozen
+class DeviceSettings:
+    """What a device knows of itself and of its server."""
+
+    role: Role
+    account: str
+    host: str
+    port: int
+    #: SSH inside TLS instead of SSH directly.
+    tls: bool
+    state: Path
+    identity: Path
+    known_hosts: Path
+    known_peers: Path
+    #: PEM file with the server's certificate authority.
+    authority: Path
+    strict_peers: bool = False
+
+    @property
+    def door(self) -> str:
+        """How the server is reached, for people."""
+        return f"{self.host}:{self.port} ({'SSH inside TLS' if self.tls else 'SSH'})"
+
+
+def make_state_directory(path: Path) -> None:
+    """
+    Make a directory that only its owner can read, if it is not there.
+
+    @raise StateDirectoryError: it cannot be made or written.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StateDirectoryError(f"cannot make the state directory {path}: {error.strerror}") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise StateDirectoryError(f"cannot write in the state directory {path}: choose another with --state-dir")
+
+
+def require_net_admin(status: Path = Path("/proc/self/status")) -> None:
+    """
+    Make sure that this process may configure the network.
+
+    @raise MissingPrivilege: it lacks CAP_NET_ADMIN.
+    """
+    effective = re.search(r"^CapEff:\s*([0-9a-f]+)$", status.read_text(), re.MULTILINE)
+    if effective is None or not int(effective[1], 16) >> _CAP_NET_ADMIN & 1:
+        raise MissingPrivilege("configuring the network needs CAP_NET_ADMIN: run this as root, for example with sudo")

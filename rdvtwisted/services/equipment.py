@@ -1,0 +1,108 @@
+"""What a device builds its sessions with: identity, known peers, tunnel backends, network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attrs import define
+from twisted.internet.endpoints import HostnameEndpoint
+
+from rdvtwisted import routed
+from rdvtwisted.adapters.pins import KnownPeers
+from rdvtwisted.adapters.uplink import Authority
+from rdvtwisted.errors import RDVError, TunnelFailed
+from rdvtwisted.interfaces import INetwork, ITunnelBackend
+from rdvtwisted.plan import interface_name
+from rdvtwisted.requests import GetCertificateAuthority, GetTunnelParameters
+from rdvtwisted.services.device import DeviceSettings
+from rdvtwisted.services.leg import Ending, Leg, TunnelSite, reason_of
+from rdvtwisted.services.link import Link
+from rdvtwisted.values import EndReason, Mode, Role, TunnelParameters, TunnelReport
+
+
+@define(eq=False)
+class Equipment:
+    """
+    Everything that one device needs to take part in sessions.
+
+    @ivar backends: the tunnel backends that can be used here, by name.
+    @ivar owner: under which everything in the kernel is journalled and named.
+    """
+
+    settings: DeviceSettings
+    reactor: Any
+    network: INetwork
+    identity: Any
+    peers: KnownPeers
+    authority: Authority
+    backends: Mapping[str, ITunnelBackend]
+
+    @property
+    def owner(self) -> str:
+        """The name under which this device's network configuration is journalled."""
+        return f"{self.settings.role}-{self.settings.account}"
+
+    async def attend(
+        self,
+        link: Link,
+        extremity: str,
+        seconds: float | None,
+        up: Callable[[TunnelParameters, Leg, TunnelReport], None],
+    ) -> Ending:
+        """
+        Take part in the session that C{link} has been selected for, from the
+        first question to the last undone route.
+
+        @param seconds: hard end of the session, counted from when it is up.
+        @param up: called when packets flow.
+        """
+        try:
+            parameters: TunnelParameters = await link.ask(GetTunnelParameters())
+            leg = await self._leg(link, parameters, extremity)
+        except RDVError as error:
+            await link.end_session(reason_of(error))
+            return Ending(reason_of(error), error)
+
+        def pin_and_tell(report: TunnelReport) -> None:
+            self.peers.pin(parameters.peer, parameters.peer_key)
+            up(parameters, leg, report)
+
+        ending = Ending(EndReason.TUNNEL_FAILED)
+        try:
+            ending = await leg.run(seconds, pin_and_tell)
+        finally:
+            await leg.dismantle(ending.reason)
+        return ending
+
+    async def _leg(self, link: Link, parameters: TunnelParameters, extremity: str) -> Leg:
+        backend = self.backends.get(parameters.backend)
+        if backend is None:
+            raise TunnelFailed(f"the server wants a tunnel by {parameters.backend}, which is not to be had here")
+        if parameters.mode is not Mode.L3:
+            raise TunnelFailed(f"this device carries no {parameters.mode} sessions")
+        self.peers.check(parameters.peer, parameters.peer_key)
+        self.authority.accept(await link.ask(GetCertificateAuthority()))
+        assert self.authority.der is not None
+        port = self.settings.port if self.settings.tls else parameters.door_port
+        interface = interface_name("rdv", self.owner)
+        build = routed.onsite if self.settings.role is Role.ONSITE else routed.master
+        site = TunnelSite(
+            device=self.settings.account,
+            role=self.settings.role,
+            reactor=self.reactor,
+            network=self.network,
+            interface=interface,
+            identity=self.identity,
+            door=HostnameEndpoint(self.reactor, self.settings.host, port),
+            authority=self.authority.der,
+        )
+        return Leg(
+            tunnel=backend.device_end(parameters, site),
+            network=self.network,
+            plan=build(
+                self.owner, interface, extremity, parameters.address, parameters.mtu, await self.network.site()
+            ),
+            link=link,
+            clock=self.reactor,
+        )

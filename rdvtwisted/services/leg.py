@@ -1,0 +1,149 @@
+"""A leg: one device's half of a session, its tunnel with the network configuration that belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define, field, frozen
+from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults, race
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from rdvtwisted.errors import PeerKeyChanged, RDVError
+from rdvtwisted.interfaces import IDeviceTunnel, INetwork, ITunnelSite
+from rdvtwisted.plan import Plan
+from rdvtwisted.requests import WaitForSessionChange
+from rdvtwisted.services.link import Link
+from rdvtwisted.values import EndReason, Role, SessionState, SessionView, TunnelReport
+
+#: Seconds for which a device asks at a time whether its session is still what it was. Each answer is a sign of life
+#: of the server, so this and the link's patience bound how long a dead server goes unnoticed in a session.
+WATCH_SECONDS = 8.0
+
+
+@implementer(ITunnelSite)
+@frozen
+class TunnelSite:
+    """What a tunnel backend gets from the device that it runs on."""
+
+    device: str
+    role: Role
+    reactor: Any
+    network: INetwork
+    interface: str
+    identity: Any
+    door: IStreamClientEndpoint
+    authority: bytes
+
+
+@frozen
+class Ending:
+    """How a leg ended: the reason, and the error if it was one."""
+
+    reason: EndReason
+    error: RDVError | None = None
+
+
+@define(eq=False)
+class Leg:
+    """
+    Builds one tunnel with its network configuration, waits for its end, and takes both away again.
+
+    @ivar tunnel: not yet started.
+    @ivar plan: what the tunnel's interface needs.
+    @ivar link: the connection to the server, free for this leg's questions.
+    """
+
+    tunnel: IDeviceTunnel
+    network: INetwork
+    plan: Plan
+    link: Link
+    clock: IReactorTime
+    _attached: bool = field(default=False, init=False)
+
+    async def run(self, seconds: float | None, up: Callable[[TunnelReport], None]) -> Ending:
+        """
+        Build the tunnel, call C{up} once packets flow, and wait until the session ends, at most C{seconds}
+        from then. Cancelling this is the operator's end. L{dismantle} is to be called in any case.
+        """
+        ends: list[Deferred[Ending]] = [
+            Deferred.fromCoroutine(self._carry(seconds, up)),
+            Deferred.fromCoroutine(self._watch()),
+            _ending(self.tunnel.closed),
+            _ending(self.link.lost),
+        ]
+        try:
+            _, ending = await race(ends)
+        except CancelledError:
+            return Ending(EndReason.OPERATOR)
+        return ending
+
+    async def dismantle(self, reason: EndReason) -> None:
+        """Tell the server why, and take everything away, whatever of it is there."""
+        telling = self.link.end_session(reason)
+        try:
+            await self.tunnel.close()
+        finally:
+            if self._attached:
+                await self.network.undo(self.plan.owner)
+            await telling
+
+    async def _carry(self, seconds: float | None, up: Callable[[TunnelReport], None]) -> Ending:
+        try:
+            await self.tunnel.attach()
+            self._attached = True
+            # The network is configured while the tunnel finds its other end; no packet passes before both are done.
+            both: Deferred[list[Any]] = gatherResults(
+                [self.network.apply(self.plan), self.tunnel.carry()], consumeErrors=True
+            )
+            _, report = await both
+        except FirstError as error:
+            return _as_ending(error.subFailure)
+        except RDVError as error:
+            return Ending(reason_of(error), error)
+        up(report)
+        if seconds is None:
+            await Deferred()
+        else:
+            await deferLater(self.clock, seconds)
+        return Ending(EndReason.TIME_LIMIT)
+
+    async def _watch(self) -> Ending:
+        """Ask the server until the session is over, and why."""
+        view = SessionView(state=SessionState.BUILDING)
+        try:
+            while view.state in (SessionState.BUILDING, SessionState.UP):
+                view = await self.link.ask(WaitForSessionChange(view.state, WATCH_SECONDS))
+        except RDVError as error:
+            return Ending(EndReason.TUNNEL_LOST, error)
+        return Ending(view.reason or EndReason.TUNNEL_LOST)
+
+
+def reason_of(error: RDVError) -> EndReason:
+    """What the server is told when C{error} keeps a device from building its tunnel, or breaks it."""
+    return EndReason.PEER_KEY_REFUSED if isinstance(error, PeerKeyChanged) else EndReason.TUNNEL_FAILED
+
+
+def _as_ending(failure: Failure) -> Ending:
+    error = failure.check(RDVError) and failure.value
+    if not isinstance(error, RDVError):
+        failure.raiseException()
+    return Ending(reason_of(error), error)
+
+
+def _ending(event: Deferred[Any]) -> Deferred[Ending]:
+    """A Deferred of its own that follows C{event}, so that cancelling it leaves C{event} alone."""
+    following: Deferred[Ending] = Deferred(lambda _: None)
+
+    def follow(result: Any) -> Any:
+        if following.called:
+            return None
+        error = result.value if isinstance(result, Failure) and isinstance(result.value, RDVError) else None
+        following.callback(Ending(EndReason.TUNNEL_LOST, error))
+        return None
+
+    event.addBoth(follow)
+    return following

@@ -1,0 +1,209 @@
+"""The master device: one session to one onsite, for an operator who watches."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from attrs import define, field, frozen
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import Logger
+
+from rdvtwisted.errors import ConnectionLost, InvalidValue, OnsiteNotRegistered, RDVError, RoleMismatch, TunnelFailed
+from rdvtwisted.requests import Connect, GetRemoteSite, Publish
+from rdvtwisted.services.console import Console, carried, duration, established, flow
+from rdvtwisted.services.equipment import Equipment
+from rdvtwisted.services.leg import Ending, Leg
+from rdvtwisted.services.link import Link
+from rdvtwisted.shell.questions import ListOnsiteIds
+from rdvtwisted.values import EndReason, Mode, Profile, RemoteSite, Role, TunnelParameters, TunnelReport
+
+#: Seconds between two looks for an onsite that is not there yet.
+POLL_SECONDS = 2.0
+#: Seconds between two lines that say how much has flowed.
+FLOW_SECONDS = 30.0
+
+#: Ends of a session that are none of its failures.
+_GOOD = (EndReason.OPERATOR, EndReason.TIME_LIMIT, EndReason.ADMINISTRATOR)
+
+
+@frozen
+class MasterSettings:
+    """
+    What the operator wants.
+
+    @ivar onsite: the onsite to open a session to; C{None} only together with C{list_onsite}.
+    @ivar extremity: the interface towards the engineer's PC; C{None} finds the one with the default route.
+    @ivar session_seconds: hard end of the session; C{None} for none.
+    @ivar wait_seconds: how long to wait for an absent onsite; C{None} for ever.
+    """
+
+    onsite: str | None = None
+    list_onsite: bool = False
+    mode: Mode = Mode.L3
+    extremity: str | None = None
+    session_seconds: float | None = None
+    wait_seconds: float | None = None
+    backends: tuple[str, ...] | None = None
+    report: Path | None = None
+
+
+@define(eq=False)
+class MasterService(Service):
+    """
+    Opens one session, keeps it until the operator, the time limit or the other
+    end closes it, and cleans up.
+
+    @ivar connect: makes the link to the server.
+    @ivar finished: called once when everything is over and cleaned up.
+    @ivar exit_status: what the command exits with, once finished.
+    """
+
+    _log = Logger()
+
+    equipment: Equipment
+    console: Console
+    settings: MasterSettings
+    connect: Callable[[], Awaitable[Link]]
+    finished: Callable[[], None]
+    exit_status: int = field(default=0, init=False)
+    _work: Deferred[None] | None = field(default=None, init=False)
+
+    def startService(self) -> None:
+        """Begin at once."""
+        super().startService()
+        self._work = Deferred.fromCoroutine(self._serve())
+
+    def stopService(self) -> Deferred[None] | None:
+        """The operator's end: close the session and clean up."""
+        super().stopService()
+        work, self._work = self._work, None
+        if work is not None:
+            work.cancel()
+        return work
+
+    async def _serve(self) -> None:
+        try:
+            await self._open()
+        except CancelledError:
+            self.console.say("Stopped by the operator")
+        except RDVError as error:
+            self.exit_status = error.exit_status
+            self.console.complain(str(error))
+            self.console.record("failed", error=str(error), exit_status=self.exit_status)
+        except Exception:  # noqa: BLE001 - whatever goes wrong, the operator gets a line and a status
+            self.exit_status = 1
+            self._log.failure("Unexpected failure")
+        self.console.say("...done")
+        self.finished()
+
+    async def _open(self) -> None:
+        settings, equipment = self.settings, self.equipment
+        if settings.onsite is not None:
+            for line in await equipment.network.sweep(equipment.owner):
+                self.console.say(f"Removed what an earlier run left behind: {line}")
+        link = await self.connect()
+        try:
+            if await link.role() is not Role.MASTER:
+                raise RoleMismatch("Tundev shell returns a role that does not match this script (master)")
+            if settings.list_onsite:
+                await self._list(link)
+            if settings.onsite is not None:
+                await self._select(link, settings.onsite)
+        finally:
+            await link.close()
+
+    async def _list(self, link: Link) -> None:
+        ids = await link.ask(ListOnsiteIds())
+        if ids:
+            self.console.say("Currently available onsite devices:")
+            for id in ids:
+                self.console.say(id)
+            self.console.say(f"Total: {len(ids)}")
+        else:
+            self.console.say("No onsite device currently available")
+        self.console.record("list", onsite=list(ids))
+
+    async def _select(self, link: Link, onsite: str) -> None:
+        reactor, settings = self.equipment.reactor, self.settings
+        profile, extremity = await self._profile()
+        self.console.say(f"Connecting to onsite {onsite}")
+        await self._wait_for(link, onsite)
+        await link.ask(Publish(profile))
+        self.console.say(f"Selecting onsite dev {onsite} for this session")
+        selected = reactor.seconds()
+        await link.ask(Connect(onsite))
+        remote: RemoteSite | None = await link.ask(GetRemoteSite())
+        self.console.say(f"Building the tunnel; what enters by {extremity} will reach the LAN of {onsite}")
+        leg: Leg | None = None
+        up_at = 0.0
+
+        def up(parameters: TunnelParameters, working: Leg, report: TunnelReport) -> None:
+            nonlocal leg, up_at
+            leg, up_at = working, reactor.seconds()
+            self.console.record("up", session_s=round(up_at - selected, 3), **established(parameters, report))
+            self._introduce(onsite, remote, report)
+            flowing.start(FLOW_SECONDS, now=False)
+
+        def tell_flow() -> None:
+            if leg is not None:
+                self.console.say(flow(leg.tunnel.report()))
+
+        flowing = LoopingCall(tell_flow)
+        flowing.clock = reactor
+        try:
+            ending = await self.equipment.attend(link, extremity, settings.session_seconds, up)
+        finally:
+            if flowing.running:
+                flowing.stop()
+        self._conclude(onsite, ending, leg, reactor.seconds() - up_at)
+
+    async def _profile(self) -> tuple[Profile, str]:
+        site = await self.equipment.network.site()
+        name = self.settings.extremity or site.interface
+        if name is None:
+            raise InvalidValue("extremity", "", "there is no default route to find it by; name it with --extremity")
+        attachment = site.attachment(name)
+        if attachment is None:
+            raise InvalidValue("extremity", name, "there is no such interface with an IPv4 address, the PC's gateway")
+        backends = self.settings.backends or tuple(self.equipment.backends)
+        return Profile(mode=self.settings.mode, lan=attachment.address, backends=backends), name
+
+    async def _wait_for(self, link: Link, onsite: str) -> None:
+        """Return when the onsite is online and this master may use it."""
+        reactor, patience = self.equipment.reactor, self.settings.wait_seconds
+        began, warned = reactor.seconds(), False
+        while onsite not in await link.ask(ListOnsiteIds()):
+            if patience is not None and reactor.seconds() - began >= patience:
+                raise OnsiteNotRegistered(onsite)
+            if not warned:
+                self.console.say(f"Could not connect to {onsite}. It is not connected (yet). Waiting")
+                warned = True
+            await deferLater(reactor, POLL_SECONDS)
+
+    def _introduce(self, onsite: str, remote: RemoteSite | None, report: TunnelReport) -> None:
+        say = self.console.say
+        say(f"Remote session to onsite {onsite} is now established")
+        if remote is not None:
+            if remote.lan is not None:
+                say(f"Remote onsite has it LAN interface configured with IP address {remote.lan}")
+            servers = " ".join(str(server) for server in remote.dns) or "none"
+            say(f"Remote hostname {remote.hostname or 'unknown'}, DNS servers {servers}, uplink {remote.uplink or '-'}")
+        say(f"End to end by {report.backend}, key exchange {report.key_exchange}, cipher {report.cipher}")
+        say("Ctrl-C ends the session")
+
+    def _conclude(self, onsite: str, ending: Ending, leg: Leg | None, seconds: float) -> None:
+        """Tell how it ended; an end that nobody wanted is the command's failure."""
+        report = None if leg is None else leg.tunnel.report()
+        self.console.record("ended", reason=ending.reason.value, **({} if report is None else carried(report)))
+        if report is not None:
+            self.console.say(f"Session ended ({ending.reason}) after {duration(seconds)}: {flow(report)}")
+        if ending.reason in _GOOD:
+            return
+        if ending.error is not None:
+            raise ending.error
+        if leg is None:
+            raise TunnelFailed(f"the session to {onsite} could not be built: {ending.reason}")
+        raise ConnectionLost(f"the session to {onsite} was lost: {ending.reason}")

@@ -1,0 +1,139 @@
+"""The onsite device: here for ever, and in a session whenever a master wants one."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from attrs import define, field
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from rdvtwisted.errors import InvalidValue, RDVError, RoleMismatch
+from rdvtwisted.requests import Publish, Readiness, WaitForMaster
+from rdvtwisted.services.console import Console, carried, established, flow
+from rdvtwisted.services.equipment import Equipment
+from rdvtwisted.services.leg import Leg
+from rdvtwisted.services.link import Link
+from rdvtwisted.services.pace import Pace
+from rdvtwisted.values import Profile, Role, TunnelParameters, TunnelReport
+
+#: Seconds for which an onsite asks at a time whether a master wants it.
+WAIT_SECONDS = 60.0
+
+
+@define(eq=False)
+class OnsiteService(Service):
+    """
+    Connects, publishes what it is attached to, waits for a master, carries the
+    session, and waits again; after any failure it connects anew, for ever.
+
+    @ivar connect: makes a new link to the server.
+    @ivar interface: the interface whose LAN is made accessible; C{None} finds the one with the default route.
+    @ivar session_seconds: hard end of each session; C{None} for none.
+    """
+
+    _log = Logger()
+
+    equipment: Equipment
+    console: Console
+    pace: Pace
+    connect: Callable[[], Awaitable[Link]]
+    interface: str | None = None
+    session_seconds: float | None = None
+    _stay: Deferred[None] | None = field(default=None, init=False)
+
+    def startService(self) -> None:
+        """Begin. This never fails: whatever is wrong now may be right later."""
+        super().startService()
+        self._stay = Deferred.fromCoroutine(self._for_ever())
+
+    def stopService(self) -> Deferred[None] | None:
+        """End the session, leave the server, and take away what is configured."""
+        super().stopService()
+        stay, self._stay = self._stay, None
+        if stay is not None:
+            stay.addErrback(lambda failure: None if failure.check(CancelledError) else failure)
+            stay.cancel()
+        return stay
+
+    async def _for_ever(self) -> None:
+        for line in await self.equipment.network.sweep(self.equipment.owner):
+            self.console.say(f"Removed what an earlier run left behind: {line}")
+        while True:
+            try:
+                await self._visit()
+            except CancelledError:
+                raise
+            except RDVError as error:
+                self._log.warn("{error}", error=str(error))
+                self.console.record("offline", error=str(error))
+            except Exception:  # noqa: BLE001 - a fault of ours must not strand a device that nobody can walk to
+                self._log.failure("Unexpected failure; connecting anew")
+            if not self.running:
+                return
+            delay = self.pace.next()
+            self._log.info("Connecting anew in {delay:.1f} s", delay=delay)
+            await deferLater(self.equipment.reactor, delay)
+
+    async def _visit(self) -> None:
+        """One connection to the server, as long as it lasts."""
+        link = await self.connect()
+        try:
+            if await link.role() is not Role.ONSITE:
+                raise RoleMismatch("this account is a master's: use an onsite account here")
+            published: Profile | None = None
+            while self.running:
+                # The address may have changed since: what is published is looked at before every wait.
+                profile, interface = await self._profile()
+                if profile != published:
+                    await link.ask(Publish(profile))
+                    published = profile
+                    self.console.say(f"Online. A master will reach {profile.lan} on {interface}. Waiting for one")
+                    self.console.record("online", interface=interface, lan=str(profile.lan))
+                answer = await link.ask(WaitForMaster(WAIT_SECONDS))
+                self.pace.reset()
+                if answer is Readiness.READY:
+                    await self._session(link, interface)
+                if answer is not Readiness.NOT_READY:
+                    published = None
+        finally:
+            await link.close()
+
+    async def _profile(self) -> tuple[Profile, str]:
+        site = await self.equipment.network.site()
+        name = self.interface or site.interface
+        if name is None:
+            raise InvalidValue("interface", "", "there is no default route to find it by; name it with --interface")
+        attachment = site.attachment(name)
+        if attachment is None:
+            raise InvalidValue("interface", name, "it has no IPv4 address yet")
+        profile = Profile(
+            lan=attachment.address,
+            dns=site.dns,
+            hostname=site.hostname,
+            uplink=attachment.kind,
+            backends=tuple(self.equipment.backends),
+        )
+        return profile, name
+
+    async def _session(self, link: Link, interface: str) -> None:
+        """Carry one session. Its failure is told, and is no failure of the link."""
+        leg: Leg | None = None
+
+        def up(parameters: TunnelParameters, working: Leg, report: TunnelReport) -> None:
+            nonlocal leg
+            leg = working
+            self.console.say(f"Session now established with remote master {parameters.peer}")
+            self.console.record("up", **established(parameters, report))
+
+        self.console.say("A master wants a session")
+        ending = await self.equipment.attend(link, interface, self.session_seconds, up)
+        if ending.error is not None:
+            self._log.warn("{error}", error=str(ending.error))
+        carried_so_far = {} if leg is None else carried(leg.tunnel.report())
+        self.console.say(f"Session over: {ending.reason}" + ("" if leg is None else f"; {flow(leg.tunnel.report())}"))
+        self.console.record("ended", reason=ending.reason.value, **carried_so_far)
+        if not self.running:
+            raise CancelledError()

@@ -1,0 +1,36 @@
+"""How long to wait before the next try."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, field
+
+#: Seconds before the first retry, and at most: a device is back within ten seconds of its server's return.
+FIRST_SECONDS = 0.5
+MAX_SECONDS = 8.0
+
+
+@define
+class Pace:
+    """
+    Waits that double from one failure to the next, each shortened by chance so
+    that many devices do not come back in step.
+
+    @ivar random: gives a number from 0 to 1.
+    """
+
+    random: Callable[[], float]
+    first: float = FIRST_SECONDS
+    longest: float = MAX_SECONDS
+    _failures: int = field(default=0, init=False)
+
+    def next(self) -> float:
+        """Seconds to wait now: between half and the whole of the doubled wait."""
+        full: float = min(self.longest, self.first * 2**self._failures)
+        self._failures += 1 if full < self.longest else 0
+        return full * (0.5 + 0.5 * self.random())
+
+    def reset(self) -> None:
+        """It has worked: the next wait is a short one again."""
+        self._failures = 0

@@ -1,0 +1,262 @@
+"""The server: its doors, its registry and its control socket, made together and stopped in order."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+from zope.interface import implementer
+
+import rdvtwisted
+from rdvtwisted.adapters.backends import discover
+from rdvtwisted.adapters.control import IAdministration
+from rdvtwisted.adapters.control_server import ControlService
+from rdvtwisted.adapters.eventlog import EventLog
+from rdvtwisted.adapters.front.authority import Authority
+from rdvtwisted.adapters.front.door import Door
+from rdvtwisted.adapters.front.relay import Relay
+from rdvtwisted.adapters.ssh.hostkeys import HostKeys, host_keys
+from rdvtwisted.adapters.ssh.server import SSHServer
+from rdvtwisted.adapters.ssh.settings import ServerSettings as SSHServerSettings
+from rdvtwisted.adapters.store.inventory import SqlInventory, open_inventory
+from rdvtwisted.adapters.store.settings import read_settings
+from rdvtwisted.config import ServerSettings
+from rdvtwisted.errors import AddressInUse
+from rdvtwisted.leases import LeasePool
+from rdvtwisted.registry import Carrier, Registry
+from rdvtwisted.services.sockets import Bound, bind
+from rdvtwisted.shell.shell import Shell
+from rdvtwisted.tickets import TicketOffice
+from rdvtwisted.values import Device, EndReason, Presence, SessionView
+
+#: File in the state directory that the running server holds locked.
+LOCK_NAME = "server.lock"
+
+
+@implementer(IAdministration)
+@define(eq=False)
+class Administration:
+    """What C{rdvctl} may ask of the running server."""
+
+    _inventory: SqlInventory
+    _registry: Registry
+    _authority: Authority
+    _door: Door
+    _ports: Mapping[str, int]
+    _started_at: float = field(factory=time.time, init=False)
+
+    def status(self) -> Mapping[str, object]:
+        """Version, uptime, ports and counts."""
+        return {
+            "version": rdvtwisted.__version__,
+            "pid": os.getpid(),
+            "up_seconds": round(time.time() - self._started_at),
+            **{f"{door}_port": port for door, port in self._ports.items()},
+            "devices": len(self._inventory.devices()),
+            "online": len(self._registry.presences()),
+            "sessions": len(self._registry.views()),
+        }
+
+    def presences(self) -> Sequence[Presence]:
+        """Each registered device."""
+        return self._registry.presences()
+
+    def views(self) -> Sequence[SessionView]:
+        """Each session."""
+        return self._registry.views()
+
+    def end_session(self, id: str, reason: EndReason) -> bool:
+        """End the session with this id, or of this device."""
+        return self._registry.end_session(id, reason)
+
+    def refresh(self) -> int:
+        """Read the inventory again, and drop who may not be here any more."""
+        self._inventory.refresh()
+        return self._registry.drop_disentitled()
+
+    def renew_certificate(self) -> str:
+        """Issue the TLS door a new certificate, and show it from now on."""
+        credentials = self._authority.renew()
+        self._door.show(credentials)
+        return f"the TLS door shows a certificate that is valid until {credentials.certificate.not_valid_after_utc:%Y-%m-%d}"
+
+
+@define(eq=False)
+class ServerService(Service):
+    """
+    A server whose doors are bound and whose files are loaded; starting it serves them.
+
+    @ivar lock: keeps other servers out of the state directory.
+    """
+
+    _log = Logger()
+
+    reactor: Any
+    registry: Registry
+    ssh: SSHServer
+    door: Door
+    bound: Mapping[str, Bound]
+    control: ControlService
+    inventory: SqlInventory
+    lock: int
+    greeting: Sequence[str]
+    _ports: list[IListeningPort] = field(factory=list, init=False)
+
+    def startService(self) -> None:
+        """Open the doors."""
+        super().startService()
+        ssh = self.bound["ssh"].serve(self.reactor, self.ssh.factory("ssh"))
+        self._ports = list(ssh)
+        if "tls" in self.bound:
+            self._ports += self.bound["tls"].serve(self.reactor, self.door)
+
+        def crowded(full: bool) -> None:
+            for port in ssh:
+                port.stopReading() if full else port.startReading()  # type: ignore[attr-defined]
+
+        self.ssh.vestibule.crowded = crowded
+        self.control.startService()
+        for line in self.greeting:
+            self._log.info("{line}", line=line)
+
+    async def _stop(self) -> None:
+        # In order: nobody new, then sessions and devices told, then what they used.
+        self.ssh.vestibule.crowded = None
+        await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
+        self._ports = []
+        self.registry.close()
+        await self.ssh.close("the server is stopping")
+        await self.control.stopService()
+        self.inventory.close()
+        os.close(self.lock)
+
+    def stopService(self) -> Deferred[None]:
+        """Close the doors, end all sessions, tell every device, and give everything back."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+
+
+def make_server(
+    file: str | None, environment: Mapping[str, str], overrides: Mapping[str, str], reactor: Any = None
+) -> ServerService:
+    """
+    A server, not started, from its settings.
+
+    @param file: the settings file; C{None} for the usual place, where there need be none.
+    @param overrides: settings from the command line, by name.
+    @raise RDVError: a setting, the state directory, a port or a privilege is not as it must be.
+    """
+    if reactor is None:
+        from twisted.internet import reactor
+    settings = read_settings(file, environment, overrides, root=os.geteuid() == 0)
+    state = Path(settings.state_directory)
+    inventory = open_inventory(settings)
+    lock = _lock(state)
+    keys = host_keys(state)
+    authority = Authority.open(state, settings.tls.names or _own_names(), reactor)
+    credentials = authority.credentials()
+    bound = {"ssh": bind(settings.ssh.address, settings.ssh.port, "ssh.port")}
+    if settings.tls.enabled:
+        bound["tls"] = bind(settings.tls.address, settings.tls.port, "tls.port")
+    ports = {name: each.port for name, each in bound.items()}
+    registry = _registry(settings, inventory, reactor, authority.der, ports.get("tls", 0))
+    ssh = SSHServer(
+        host_keys=keys,
+        reception=registry,
+        open_shell=_shell,
+        clock=reactor,
+        settings=_ssh_settings(settings),
+    )
+    door = Door(
+        clock=reactor,
+        credentials=credentials,
+        office=registry.tickets,
+        ssh=ssh.factory("tls"),
+        refused=registry.refused,
+        tls12=settings.tls.minimum_version == "1.2",
+    )
+    administration = Administration(inventory, registry, authority, door, ports)
+    return ServerService(
+        reactor=reactor,
+        registry=registry,
+        ssh=ssh,
+        door=door,
+        bound=bound,
+        control=ControlService(reactor, reactor, settings.control.socket, administration),
+        inventory=inventory,
+        lock=lock,
+        greeting=_greeting(settings, keys, authority, ports),
+    )
+
+
+def _registry(
+    settings: ServerSettings, inventory: SqlInventory, reactor: Any, authority: bytes, door_port: int
+) -> Registry:
+    session = settings.session
+    return Registry(
+        inventory=inventory,
+        clock=reactor,
+        relay=Relay(reactor),
+        tickets=TicketOffice(reactor, secrets.token_bytes, session.ticket_seconds),
+        leases=LeasePool(session.pool, session.prefix),
+        carriers={
+            backend.name: Carrier(backend.name, backend.modes, backend.mtu, backend.relay)
+            for backend in discover().backends
+        },
+        events=EventLog(),
+        random=secrets.token_bytes,
+        authority=authority,
+        door_port=door_port,
+        build_seconds=session.build_seconds,
+    )
+
+
+def _own_names() -> tuple[str, ...]:
+    """The names by which this machine knows itself; an operator's settings know better."""
+    return tuple(dict.fromkeys((socket.getfqdn(), socket.gethostname(), "localhost")))
+
+
+def _shell(device: Device, terminal: bool) -> Shell:
+    return Shell(device.id, device.role, terminal=terminal)
+
+
+def _ssh_settings(settings: ServerSettings) -> SSHServerSettings:
+    ssh = settings.ssh
+    return SSHServerSettings(
+        keepalive_idle=ssh.keepalive_idle,
+        keepalive_answer=ssh.keepalive_answer,
+        login_seconds=ssh.login_seconds,
+        strangers=ssh.max_unauthenticated,
+        strangers_per_address=ssh.max_unauthenticated_per_address,
+        legacy_algorithms=ssh.legacy_algorithms,
+    )
+
+
+def _greeting(settings: ServerSettings, keys: HostKeys, authority: Authority, ports: Mapping[str, int]) -> list[str]:
+    doors = ", ".join(f"{name.upper()} on port {port}" for name, port in ports.items())
+    lines = [f"RDV server {rdvtwisted.__version__}: {doors}; state in {settings.state_directory}"]
+    lines += [f"Host key {key}" for key in keys.public]
+    lines.append(f"Certificate authority {authority.fingerprint}")
+    return lines
+
+
+def _lock(state: Path) -> int:
+    descriptor = os.open(state / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise AddressInUse(f"another server is running with the state directory {state}: stop that one first") from None
+    return descriptor

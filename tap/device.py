@@ -1,0 +1,106 @@
+"""Options that both kinds of devices have."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from twisted.python import usage
+
+from rdvtwisted.errors import InvalidValue
+from rdvtwisted.services.device import (
+    SSH_PORT,
+    TLS_PORT,
+    DeviceSettings,
+    default_state_directory,
+    server_address,
+)
+from rdvtwisted.values import Role, device_id
+
+
+def seconds(text: str) -> float | None:
+    """
+    A time limit as old wrappers write it: a number of seconds, negative for none.
+
+    @raise ValueError: it is no number.
+    """
+    value = float(text)
+    return None if value < 0 else value
+
+
+class DeviceOptions(usage.Options):
+    """What every device wants to know; subclasses name the role."""
+
+    role: Role
+    #: Environment variable that has the account.
+    account_variable: str
+
+    optFlags = [
+        ["with-tls", "T", "Connect by TLS, port 443, and speak SSH inside it."],
+        ["debug", "d", "Log in detail."],
+        ["make-key", None, "Make the device's key if it has none, print its public half, and exit."],
+        ["strict-peers", None, "Refuse a device whose key is not in the known peers yet, instead of pinning it."],
+        ["help-backends", None, "List the tunnel backends, what each needs and what is missing here, and exit."],
+    ]
+    optParameters: list[list[Any]] = [
+        ["username", "u", None, "The device's account on the server, its id."],
+        ["rdv-server", "R", None, "HOST, HOST:PORT or [IPV6]:PORT of the server. [environment: RDV_SERVER_HOSTNAME]"],
+        ["session-time", "t", None, "End each session after so many seconds.", seconds],
+        ["state-dir", "s", None, "Directory for the key and what is pinned."],
+        ["identity", None, None, "Private key file. [default: STATE-DIR/identity]"],
+        ["known-hosts", None, None, "The server's SSH host keys. [default: STATE-DIR/known_hosts]"],
+        ["known-peers", None, None, "Keys of other devices. [default: STATE-DIR/known_peers]"],
+        ["ca", None, None, "The server's certificate authority, PEM. [default: STATE-DIR/server-ca.pem]"],
+        ["report", None, None, "Append what happens to this file, a JSON object a line."],
+    ]
+
+    def opt_with_stunnel(self) -> None:
+        """The same as --with-tls; the name that old wrappers use."""
+        self["with-tls"] = True
+
+    @property
+    def only_informs(self) -> bool:
+        """The command is to say something and exit."""
+        return bool(self["make-key"] or self["help-backends"])
+
+    def postOptions(self) -> None:
+        """Refuse what makes no sense."""
+        if self["username"] is None:
+            self["username"] = os.environ.get(self.account_variable)
+        if self["rdv-server"] is None:
+            self["rdv-server"] = os.environ.get("RDV_SERVER_HOSTNAME")
+        if self["help-backends"]:
+            return
+        if self["username"] is None:
+            raise usage.UsageError(f"name the account with --username or {self.account_variable}")
+        try:
+            device_id(self["username"])
+            if self["rdv-server"] is not None:
+                server_address(self["rdv-server"])
+        except InvalidValue as error:
+            raise usage.UsageError(str(error)) from None
+        if self["rdv-server"] is None and not self.only_informs:
+            raise usage.UsageError("name the server with --rdv-server or RDV_SERVER_HOSTNAME")
+
+    def settings(self) -> DeviceSettings:
+        """The settings that these options make."""
+        state = Path(self["state-dir"] or default_state_directory(self.role.value, os.environ)).absolute()
+        host, port = server_address(self["rdv-server"] or "localhost")
+
+        def place(option: str, name: str) -> Path:
+            return Path(self[option]).absolute() if self[option] else state / name
+
+        return DeviceSettings(
+            role=self.role,
+            account=self["username"],
+            host=host,
+            port=port or (TLS_PORT if self["with-tls"] else SSH_PORT),
+            tls=bool(self["with-tls"]),
+            state=state,
+            identity=place("identity", "identity"),
+            known_hosts=place("known-hosts", "known_hosts"),
+            known_peers=place("known-peers", "known_peers"),
+            authority=place("ca", "server-ca.pem"),
+            strict_peers=bool(self["strict-peers"]),
+        )

@@ -1,0 +1,194 @@
+"""A session's life: every legal way through its machine, and that no other exists."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from rdvtwisted.errors import RequestRefused
+from rdvtwisted.interfaces import IJoin, ITunnelSeat, ITunnelStream
+from rdvtwisted.session import ISessionWorld, Session, Terms
+from rdvtwisted.testing.streams import MemoryRelay, MemoryStream
+from rdvtwisted.values import EndReason, Lease, Mode, Role, SessionState
+
+TERMS = Terms("s1", "rpi1101", "rpi1100", Mode.L3, "tls", "relay", 1500, Lease(IPv4Network("192.168.128.0/30")))
+BUILD_SECONDS = 60.0
+
+
+@implementer(ISessionWorld)
+class _World:
+    """Records in one list what the session tells and asks."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.relay = MemoryRelay()
+
+    def join(self, onsite: ITunnelStream, master: ITunnelStream) -> IJoin:
+        self.events.append("join")
+        joined: IJoin = self.relay.join(onsite, master)
+        return joined
+
+    def changed(self, session: Session) -> None:
+        self.events.append(session.state.value)
+
+    def gone(self, session: Session) -> None:
+        self.events.append("gone")
+
+
+class SessionTests(SynchronousTestCase):
+    """One session among recording neighbours."""
+
+    def setUp(self) -> None:
+        """A session that has just been selected."""
+        self.clock = Clock()
+        self.world = _World()
+        self.session = Session(TERMS, self.world, self.clock, BUILD_SECONDS)
+        self.onsite, self.master = MemoryStream("onsite"), MemoryStream("master")
+
+    def bring_up(self) -> None:
+        """Both devices build their tunnels."""
+        self.session.ask()
+        self.session.ask()
+        self.session.seats[Role.ONSITE].occupy(self.onsite)
+        self.session.seats[Role.MASTER].occupy(self.master)
+
+    def test_provides(self) -> None:
+        """World and seats are what they say."""
+        verifyObject(ISessionWorld, self.world)
+        verifyObject(ITunnelSeat, self.session.seats[Role.ONSITE])
+
+    def test_up_and_ended(self) -> None:
+        """The main story: built, joined, ended by the operator, everything given back."""
+        self.clock.advance(1)
+        self.bring_up()
+        self.assertEqual(self.world.events, ["building", "join", "up"])
+        self.assertEqual(self.session.view().up_at, 1.0)
+        self.session.end(EndReason.OPERATOR)
+        self.assertEqual(self.world.events, ["building", "join", "up", "none", "gone"])
+        self.assertEqual(self.session.view().reason, EndReason.OPERATOR)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_closing(self) -> None:
+        """A session whose join takes its time to end is closing until then, and gone after."""
+        self.world.relay.lingering = True
+        self.bring_up()
+        self.session.end(EndReason.OPERATOR)
+        self.assertEqual(self.world.events[3:], ["closing"])
+        self.world.relay.end(0)
+        self.assertEqual(self.world.events[3:], ["closing", "none", "gone"])
+
+    def test_order_of_streams_is_free(self) -> None:
+        """Either device may be first."""
+        self.session.ask()
+        self.session.seats[Role.MASTER].occupy(self.master)
+        self.assertIs(self.session.state, SessionState.BUILDING)
+        self.session.seats[Role.ONSITE].occupy(self.onsite)
+        self.assertIs(self.session.state, SessionState.UP)
+
+    def test_tunnel_lost(self) -> None:
+        """When the join ends by itself the session is over, with that as its reason."""
+        self.bring_up()
+        self.world.relay.end(0)
+        self.assertEqual(self.world.events[3:], ["none", "gone"])
+        self.assertIs(self.session.reason, EndReason.TUNNEL_LOST)
+
+    def test_nobody_builds(self) -> None:
+        """A session that is not up within its time ends by itself."""
+        self.clock.advance(BUILD_SECONDS)
+        self.assertEqual(self.world.events, ["none", "gone"])
+        self.assertIs(self.session.reason, EndReason.BUILD_TIMEOUT)
+
+    def test_one_builds(self) -> None:
+        """The time limit counts from the selection, and the stream that came is closed."""
+        self.clock.advance(BUILD_SECONDS - 1)
+        self.session.ask()
+        self.session.seats[Role.ONSITE].occupy(self.onsite)
+        self.clock.advance(1)
+        self.assertIs(self.session.reason, EndReason.BUILD_TIMEOUT)
+        self.assertTrue(self.onsite.aborted)
+
+    def test_up_has_no_limit(self) -> None:
+        """A session that is up stays up."""
+        self.bring_up()
+        self.clock.advance(BUILD_SECONDS * 1000)
+        self.assertIs(self.session.state, SessionState.UP)
+
+    def test_second_stream_for_a_seat(self) -> None:
+        """A second stream for a taken seat is closed and disturbs nobody."""
+        self.session.ask()
+        self.session.seats[Role.ONSITE].occupy(self.onsite)
+        second = MemoryStream("again")
+        self.session.seats[Role.ONSITE].occupy(second)
+        self.assertTrue(second.aborted)
+        self.assertFalse(self.onsite.aborted)
+
+    def test_stream_that_nobody_asked_for(self) -> None:
+        """A stream before any parameters were asked for, or after the end, is closed."""
+        self.session.seats[Role.ONSITE].occupy(self.onsite)
+        self.session.end(EndReason.OPERATOR)
+        self.session.seats[Role.MASTER].occupy(self.master)
+        self.assertTrue(self.onsite.aborted and self.master.aborted)
+
+    def test_too_late_to_build(self) -> None:
+        """A device that asks for a tunnel of a joined or ended session is refused with the state."""
+        self.bring_up()
+        self.assertIn("SessionIsUp", str(self.assertRaises(RequestRefused, self.session.ask)))
+        self.session.end(EndReason.OPERATOR)
+        self.assertIn("SessionIsNone", str(self.assertRaises(RequestRefused, self.session.ask)))
+
+    def test_first_reason_counts(self) -> None:
+        """Why a session ended is what ended it, not what followed."""
+        self.bring_up()
+        self.session.end(EndReason.TIME_LIMIT)
+        self.session.end(EndReason.MASTER_LEFT)
+        self.assertIs(self.session.reason, EndReason.TIME_LIMIT)
+        self.assertEqual(self.world.events.count("gone"), 1)
+
+    def test_traffic_is_remembered(self) -> None:
+        """What was carried is still known after the end."""
+        self.bring_up()
+        self.world.relay.joins[0].carried = (5, 7)
+        self.assertEqual((self.session.view().to_onsite, self.session.view().to_master), (5, 7))
+        self.session.end(EndReason.OPERATOR)
+        self.assertEqual((self.session.view().to_onsite, self.session.view().to_master), (5, 7))
+
+    @given(st.lists(st.integers(0, 6), max_size=12))
+    @settings(derandomize=True, max_examples=200, deadline=None)
+    def test_whatever_happens(self, steps: list[int]) -> None:
+        """In any order of events the session ends at most once, and once it ended it holds no stream and no timer."""
+        clock, world = Clock(), _World()
+        session = Session(TERMS, world, clock, BUILD_SECONDS)
+        streams = []
+
+        def occupy(role: Role) -> None:
+            streams.append(MemoryStream(role.value))
+            session.seats[role].occupy(streams[-1])
+
+        def ask() -> None:
+            try:
+                session.ask()
+            except RequestRefused:
+                pass
+
+        actions = [
+            ask,
+            lambda: occupy(Role.ONSITE),
+            lambda: occupy(Role.MASTER),
+            lambda: session.end(EndReason.OPERATOR),
+            lambda: clock.advance(1),
+            lambda: clock.advance(BUILD_SECONDS),
+            lambda: [world.relay.end(index) for index in range(len(world.relay.joins))],
+        ]
+        for step in steps:
+            actions[step]()
+        session.end(EndReason.SERVER_STOPPED)
+        self.assertEqual(world.events.count("gone"), 1)
+        self.assertIs(session.state, SessionState.NONE)
+        self.assertEqual([stream.address for stream in streams if not stream.aborted], [])
+        self.assertEqual(clock.getDelayedCalls(), [])
