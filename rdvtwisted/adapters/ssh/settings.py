@@ -1,0 +1,50 @@
+"""Limits of SSH connections, each named for what it bounds."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+
+@frozen
+class LineSettings:
+    """What holds for a connection at either end."""
+
+    #: Seconds of silence after which the other end is asked whether it is there, and seconds it has to answer.
+    keepalive_idle: float = 45.0
+    keepalive_answer: float = 15.0
+    #: Bytes, both directions together, and hours, after which new keys are exchanged.
+    rekey_bytes: int = 1 << 30
+    rekey_hours: float = 8.0
+    #: Seconds that a key exchange may take.
+    exchange_seconds: float = 30.0
+
+
+@frozen
+class ServerSettings(LineSettings):
+    """What holds at the server's doors."""
+
+    #: Seconds from accept to successful authentication.
+    login_seconds: float = 30.0
+    #: Failed requests after which a connection is closed.
+    authentication_attempts: int = 6
+    #: Connections that are not logged in: all together, and from one address.
+    strangers: int = 64
+    strangers_per_address: int = 8
+    #: Channels that one connection may have at a time.
+    session_channels: int = 4
+    forward_channels: int = 16
+    #: Offer SHA-1 in key exchange, MAC and host key signature. SHA-1 signatures
+    #: of users are accepted of accounts marked legacy only, whatever this says.
+    legacy_algorithms: bool = False
+
+
+@frozen
+class ClientSettings(LineSettings):
+    """What holds at a device. Each number bounds, in seconds, one stage of getting a connection."""
+
+    #: From nothing to a transport connection.
+    connect_seconds: float = 20.0
+    #: From asking for authentication to being let in.
+    login_seconds: float = 20.0
+    #: From asking for a channel or a shell to having it.
+    open_seconds: float = 20.0
