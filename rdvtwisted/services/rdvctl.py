@@ -1,0 +1,57 @@
+"""The administrator's command: C{rdvctl}."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+
+from rdvtwisted.adapters.store.settings import read_settings
+from rdvtwisted.errors import RDVError
+from rdvtwisted.services.administrator import Administrator, Terminal, UsageError
+from rdvtwisted.services.rdvctl_arguments import parser
+
+#: Exit status of a command that was not done, and of a command line that makes no sense.
+NOT_DONE = 1
+MISUSED = UsageError.exit_status
+
+
+def main(argv: Sequence[str] | None = None, terminal: Terminal | None = None) -> int:
+    """
+    Do one command.
+
+    @param argv: its arguments; C{None} for those of this process.
+    @param terminal: where it was given; C{None} for that of this process.
+    @return: the exit status: 0 done, 1 not done, 2 the command line makes no sense.
+    """
+    terminal = terminal or Terminal.here()
+    try:
+        with redirect_stdout(terminal.stdout), redirect_stderr(terminal.stderr):
+            arguments = parser().parse_args(argv)
+    except SystemExit as end:
+        return MISUSED if end.code else 0
+    overrides = {} if arguments.state_dir is None else {"state_directory": arguments.state_dir}
+    notes: list[str] = []
+    try:
+        settings = read_settings(arguments.config, terminal.environment, overrides, root=terminal.root)
+        answer = arguments.command(Administrator(settings, terminal, notes), arguments)
+    except RDVError as error:
+        _warn(terminal, notes)
+        terminal.stderr.write(f"rdvctl: error: {error}\n")
+        return MISUSED if isinstance(error, UsageError) else NOT_DONE
+    _warn(terminal, notes)
+    text = json.dumps(answer.document, indent=2) if arguments.json else answer.text
+    try:
+        terminal.stdout.write(text + "\n")
+        terminal.stdout.flush()
+    except BrokenPipeError:
+        # The reader has seen enough. Python would complain when it flushes once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), terminal.stdout.fileno())
+    status: int = answer.exit_status
+    return status
+
+
+def _warn(terminal: Terminal, notes: Sequence[str]) -> None:
+    for note in notes:
+        terminal.stderr.write(f"rdvctl: warning: {note}\n")
