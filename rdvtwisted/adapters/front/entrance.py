@@ -1,0 +1,104 @@
+"""The first thing behind the TLS door: the handshake, and then the way that ALPN names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from OpenSSL import SSL
+from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from rdvtwisted.adapters.front.encryption import tls_failure
+from rdvtwisted.adapters.front.records import Records
+from rdvtwisted.adapters.front.visit import Visit
+from rdvtwisted.errors import ProtocolError
+
+#: Bytes taken out of OpenSSL at a time; a handshake's flight fits.
+_CHUNK = 2**15
+
+
+def flush(connection: SSL.Connection, transport: ITCPTransport) -> None:
+    """Send what TLS has to say."""
+    while True:
+        try:
+            transport.write(connection.bio_read(_CHUNK))
+        except SSL.WantReadError:
+            return
+
+
+class Entrance(Protocol):
+    """
+    A new connection until its TLS handshake is done.
+
+    Then it is gone: C{through} connects another protocol to the transport in
+    its place, so that nobody stands between the two for the rest of the
+    connection's life.
+    """
+
+    transport: ITCPTransport
+
+    def __init__(
+        self, visit: Visit, connection: SSL.Connection, through: Callable[[ITCPTransport, Passage], None]
+    ) -> None:
+        self._visit = visit
+        self._connection = connection
+        self._through = through
+        self._records = Records()
+
+    def connectionMade(self) -> None:
+        """The client speaks first, and soon."""
+        self._connection.set_accept_state()
+        limit = self._visit.visits.limits.handshake
+        self._visit.within(limit, lambda: self._refuse(f"no TLS handshake within {limit:g} s"))
+
+    def dataReceived(self, data: bytes) -> None:
+        """Go on with the handshake, and no further than its end."""
+        self._records.feed(data)
+        try:
+            for record in self._records:
+                if self._shake(record):
+                    passage = Passage(self._visit, self._connection, self._records)
+                    self._through(self.transport, passage)
+                    return
+        except ProtocolError as error:
+            self._refuse(str(error))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Gone before the handshake was done: health checks do that, so nobody is told."""
+        self._visit.end()
+
+    def _shake(self, record: bytes) -> bool:
+        """Whether this record completes the handshake."""
+        connection = self._connection
+        connection.bio_write(record)
+        try:
+            connection.do_handshake()
+        except SSL.WantReadError:
+            return False
+        except SSL.Error as error:
+            raise tls_failure(error) from None
+        finally:
+            # Also when it failed: the client is to learn why, from the alert.
+            flush(connection, self.transport)
+        return True
+
+    def _refuse(self, reason: str) -> None:
+        self._visit.refuse(reason)
+        self.transport.loseConnection()
+
+
+class Passage:
+    """What an entrance passes on: the visit, the TLS connection, and what has come in behind the handshake."""
+
+    __slots__ = ("connection", "records", "visit")
+
+    def __init__(self, visit: Visit, connection: SSL.Connection, records: Records) -> None:
+        self.visit = visit
+        self.connection = connection
+        self.records = records
+
+    @property
+    def protocol(self) -> bytes:
+        """The name that ALPN chose; empty without."""
+        return self.connection.get_alpn_proto_negotiated()

@@ -1,0 +1,113 @@
+"""Who is at the TLS door and has not been let through yet."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from attrs import define, frozen
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from rdvtwisted.adapters.front.stream import address_text
+
+#: C{refused(door, address, account, reason)}: L{rdvtwisted.interfaces.IReception.refused}.
+Refused = Callable[[str, str, str, str], None]
+
+DOOR = "tls"
+
+
+@frozen
+class Limits:
+    """What the door grants to those who have not shown yet what they are."""
+
+    #: Seconds from the connection to the end of the TLS handshake.
+    handshake: float = 10.0
+    #: Seconds from there to a tunnel's ticket, and again from the ticket to the end of the outer TLS.
+    ticket: float = 10.0
+    #: Connections at a time that are not through yet.
+    visits: int = 256
+    #: The same from one address, behind which there may be a good many devices.
+    visits_per_address: int = 32
+
+
+class Visits:
+    """All visits of a door."""
+
+    _log = Logger()
+
+    def __init__(self, clock: IReactorTime, limits: Limits, refused: Refused) -> None:
+        self.limits = limits
+        self._clock = clock
+        self._refused = refused
+        self._hosts: Counter[str] = Counter()
+        self._count = 0
+
+    def begin(self, address: IAddress | None) -> Visit | None:
+        """Take somebody in; L{None} if there are too many, which is reported."""
+        host = str(getattr(address, "host", ""))
+        text = address_text(address)
+        if self._count >= self.limits.visits:
+            self.report(text, "too many connections")
+            return None
+        if self._hosts[host] >= self.limits.visits_per_address:
+            self.report(text, "too many connections from this address")
+            return None
+        self._count += 1
+        self._hosts[host] += 1
+        return Visit(self, self._clock, host, text)
+
+    def end(self, host: str) -> None:
+        """Somebody who came from C{host} is through, or gone."""
+        self._count -= 1
+        self._hosts[host] -= 1
+        if not self._hosts[host]:
+            del self._hosts[host]
+
+    def report(self, address: str, reason: str) -> None:
+        """Somebody is refused."""
+        self._log.info("{address} refused at the TLS door: {reason}", address=address, reason=reason)
+        self._refused(DOOR, address, "", reason)
+
+    def __len__(self) -> int:
+        return self._count
+
+
+@define(eq=False)
+class Visit:
+    """One connection from its arrival until it is let through, refused or gone."""
+
+    visits: Visits
+    _clock: IReactorTime
+    _host: str
+    #: Host and port, as text.
+    address: str
+    _timer: IDelayedCall | None = None
+    _over: bool = False
+
+    def within(self, seconds: float, late: Callable[[], None]) -> None:
+        """Call C{late} after so many seconds, unless this is called again or the visit ends before."""
+        self._stop_timer()
+        self._timer = self._clock.callLater(seconds, self._late, late)
+
+    def end(self) -> None:
+        """Let through, or gone. Idempotent."""
+        self._stop_timer()
+        if not self._over:
+            self._over = True
+            self.visits.end(self._host)
+
+    def refuse(self, reason: str) -> None:
+        """End it with a log line; nothing after the end."""
+        if not self._over:
+            self.end()
+            self.visits.report(self.address, reason)
+
+    def _late(self, late: Callable[[], None]) -> None:
+        self._timer = None
+        late()
+
+    def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
