@@ -114,7 +114,10 @@ class Lab:
             namespaces.write_files(topology.namespace(host), topology.files(host))
         namespaces.command(["ip", "-batch", "-"], "".join(f"netns add {topology.namespace(host)}\n" for host in hosts))
         namespaces.hold(self.prefix, hosts)
-        namespaces.commands((namespaces.furnishing(self.prefix, host), topology.machine_script(host)) for host in hosts)
+        namespaces.commands(
+            (namespaces.furnishing(self.prefix, host), topology.machine_script(host, str(self.directory)))
+            for host in hosts
+        )
         namespaces.command(["ip", "-batch", "-"], topology.cable_batch())
         namespaces.commands(
             (namespaces.entering(self.prefix, host, ["sh", "-e"]), self._address_script(host)) for host in hosts

@@ -2,7 +2,7 @@
 Namespaces of a lab: entered, found by their names, and swept away.
 
 Each host is a set of three: network (known to C{ip netns}), mount (its own
-C{/sys}, C{/etc/resolv.conf}, C{/run/netns}) and UTS (its own host name).
+C{/sys}, C{/run}, C{/etc/resolv.conf}) and UTS (its own host name).
 """
 
 from __future__ import annotations

@@ -123,6 +123,15 @@ class MachineTests(SynchronousTestCase):
         self.assertEqual(lab.run("server", ["ip", "netns", "exec", "inner", "true"]).returncode, 0)
         self.assertFalse((namespaces.NETNS / "inner").exists())
 
+    def test_own_run(self) -> None:
+        """What a program writes to /run is there for the host's other programs, and for nobody else."""
+        lab = built_for(self)
+        self.assertTrue(lab.run("onsite", ["sh", "-c", "mkdir /run/own; echo mine >/run/own/file"], check=True))
+        self.assertEqual(lab.run("onsite", ["cat", "/var/run/own/file"]).stdout, "mine\n")
+        self.assertNotEqual(lab.run("master", ["ls", "/run/own"]).returncode, 0)
+        self.assertFalse(Path("/run/own").exists())
+        self.assertEqual((lab.directory / "hosts/onsite/run/own/file").read_text(), "mine\n")
+
     def test_ip_netns_exec(self) -> None:
         """Whoever knows C{ip netns exec} gets a host's network and name server that way, too."""
         lab = built_for(self)

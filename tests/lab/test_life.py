@@ -129,7 +129,7 @@ class LifeTests(SynchronousTestCase):
         built_for(self)
         self.assertEqual(len(steps), STEPS)
 
-    def test_failed_built_for(self) -> None:
+    def test_failed_build(self) -> None:
         """A lab that cannot be built says why and leaves nothing."""
         lab = private_lab()
         self.addCleanup(lab.down)

@@ -140,6 +140,14 @@ _INTERNET_RULES = """table ip internet {
 """
 
 
+_FILE_SCRIPT = """place=$(readlink -m /etc/{name})
+case $place in
+    /run/*) mkdir -p "${{place%/*}}"; cp {source}/{name} "$place" ;;
+    *) if [ -e "$place" ]; then mount --bind {source}/{name} "$place"; fi ;;
+esac"""
+"""Gives a host its own C{/etc/NAME}, also where that is a link into C{/run} (as with systemd-resolved)."""
+
+
 def _member(network: IPv4Network, number: int) -> IPv4Interface:
     """Host C{number} of a network, with the network's prefix length."""
     return IPv4Interface(f"{network[number]}/{network.prefixlen}")
@@ -297,19 +305,26 @@ class Topology:
             "hostname": f"{host}\n",
         }
 
-    def machine_script(self, host: str) -> str:
+    def machine_script(self, host: str, directory: str) -> str:
         """
         The shell text that turns a fresh set of namespaces into this machine:
-        its name, its C{/etc} files, its own view of C{/sys}, a C{/run/netns} of
-        its own, and the settings that interfaces made later inherit.
+        its name, C{/run} and C{/etc} files, its own view of C{/sys}, and the
+        settings that interfaces made later inherit.
+
+        @param directory: the lab's, below C{/run}, which stays in sight; in it
+            C{hosts/<host>/run} is what the host has for C{/run}.
         """
-        etc = f"/etc/netns/{self.namespace(host)}"
+        run = f"{directory}/hosts/{host}/run"
         lines = [
             f"hostname {host}",
             "mount -t sysfs sysfs /sys",
-            "mount -t tmpfs -o mode=755,size=1m tmpfs /run/netns",
+            f"mkdir -p {run}/lock {run}/netns {run}/{directory.removeprefix('/run/')}",
+            f"mount --bind {directory} {run}/{directory.removeprefix('/run/')}",
+            f"mount --rbind {run} /run",
         ]
-        lines += [f"if [ -e /etc/{name} ]; then mount --bind {etc}/{name} /etc/{name}; fi" for name in self.files(host)]
+        lines += [
+            _FILE_SCRIPT.format(source=f"/etc/netns/{self.namespace(host)}", name=name) for name in self.files(host)
+        ]
         settings = _SYSCTLS | {"net/ipv4/ip_forward": int(self.hosts[host].forwards)}
         for path, value in settings.items():
             lines.append(f"if [ -e /proc/sys/{path} ]; then echo {value} >/proc/sys/{path}; fi")
