@@ -1,0 +1,189 @@
+"""The RDV server and its devices, running in a lab as twistd plugins, as on real machines."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.lab.lab import Lab
+from tests.lab.processes import LabError, LabProcess, eventually
+from tests.lab.topology import site_suffix
+
+MASTER = "rpi1101"
+EXTREMITY = "eth1"
+
+DOORS = {"ssh": 22, "tls": 443}
+"""The server's doors and their ports; a device uses one of them."""
+
+START_SECONDS = 20.0
+"""How long a service may take to start: Python, its imports, and keys on a slow machine."""
+
+SESSION_SECONDS = 20.0
+"""How long a session may take from the start of the master's program until it is up."""
+
+END_SECONDS = 5.0
+"""How long after its end anything of a session may be left (design promise)."""
+
+_PROGRAMS = Path(sys.executable).parent
+"""The virtualenv's C{bin}, which has C{twistd} and C{rdvctl}."""
+
+
+def onsite_id(site: int = 1) -> str:
+    """The id of the onsite device at a site: rpi1100, then rpi1102 and on."""
+    return "rpi1100" if site == 1 else f"rpi{1100 + site}"
+
+
+class Deployment:
+    """
+    Services in a lab that is up, each with a state directory of its own, and a
+    log and reports in files that survive until the lab is down.
+
+    @ivar server: the server's process; L{None} before it is started.
+    @ivar onsites: the onsite devices' processes, by site number.
+    @ivar master: the process of the session's master; L{None} before there is one.
+    """
+
+    def __init__(self, lab: Lab, door: str = "ssh") -> None:
+        """
+        @param door: which of L{DOORS} the devices go through.
+        """
+        self.lab = lab
+        self.directory = lab.directory / "deployment"
+        self.directory.mkdir(exist_ok=True)
+        self.server: LabProcess | None = None
+        self.master: LabProcess | None = None
+        self.onsites: dict[int, LabProcess] = {}
+        self._door = ["--with-tls"] if door == "tls" else []
+
+    # Before anything runs
+
+    def make_keys(self) -> dict[str, str]:
+        """Have every device make its key; the public halves (C{ALGORITHM BASE64}) by device id."""
+        keys = {}
+        for host, id in self._devices():
+            plugin = "master-dev" if id == MASTER else "onsite-dev"
+            self._program(host, "twistd", plugin, "--username", id, "--make-key", "--state-dir", str(self._state(id)))
+            keys[id] = " ".join((self._state(id) / "identity.pub").read_text().split()[:2])
+        return keys
+
+    def register(self, keys: dict[str, str]) -> None:
+        """Register devices with the server, by the administrator's command."""
+        for id, key in keys.items():
+            self.rdvctl("device", "add", id, "--role", "master" if id == MASTER else "onsite", "--key", key)
+
+    def rdvctl(self, *arguments: str) -> str:
+        """
+        What the administrator's command prints on the server.
+
+        @raise LabError: if it fails; with its words.
+        """
+        return self._program("server", "rdvctl", "--state-dir", str(self._state("server")), *arguments)
+
+    # Running
+
+    def start_server(self) -> LabProcess:
+        """Start the server; returns when both doors are open."""
+        state = str(self._state("server"))
+        self.server = self._twistd("server", "rdv-server", "--state-dir", state)
+        self.server.wait_listening(*DOORS.values(), timeout=START_SECONDS)
+        return self.server
+
+    def start_onsite(self, site: int = 1) -> LabProcess:
+        """Start the onsite device of a site; returns when it waits for a master."""
+        id = onsite_id(site)
+        process = self._twistd(f"onsite{site_suffix(site)}", "onsite-dev", *self._device(id), "--interface", "eth0")
+        self.onsites[site] = process
+        self.wait_record(process, id, "online", START_SECONDS)
+        return process
+
+    def start_master(self, mode: str = "L3", backend: str | None = None, site: int = 1) -> LabProcess:
+        """Start a session from the master to the onsite device of a site; does not wait for it."""
+        choice = ["--backend", backend] if backend is not None else []
+        where = ["--onsite", onsite_id(site), "--tunnel-mode", mode, "--extremity", EXTREMITY]
+        self._report(MASTER).unlink(missing_ok=True)
+        self.master = self._twistd("master", "master-dev", *self._device(MASTER), *where, *choice)
+        return self.master
+
+    def wait_session(self) -> dict[str, object]:
+        """The master's record of a session that is up: backend, mode, join, session_s, kex and more."""
+        assert self.master is not None
+        return self.wait_record(self.master, MASTER, "up", SESSION_SECONDS)
+
+    def end_session(self) -> int:
+        """Interrupt the master as Ctrl-C does; its exit status."""
+        assert self.master is not None
+        return self.master.stop(signal.SIGINT, timeout=END_SECONDS)
+
+    # Looking
+
+    def records(self, id: str) -> list[dict[str, object]]:
+        """What a device has reported so far, oldest first; a record that is half-written is not there yet."""
+        try:
+            text = self._report(id).read_text()
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+    def wait_record(
+        self, process: LabProcess, id: str, event: str, timeout: float, after: int = 0
+    ) -> dict[str, object]:
+        """
+        The first record of an event, at position C{after} or later, once a device has made it.
+
+        @raise LabError: if its process ends first, or time is up; the logs say more.
+        """
+        found: list[dict[str, object]] = []
+        what = f"{id} to report {event!r}"
+
+        def look() -> bool:
+            ended = process.poll()  # before the records: what it wrote last counts
+            found[:] = [record for record in self.records(id)[after:] if record["event"] == event]
+            if not found and ended is not None:
+                raise LabError(f"waiting for {what}: it ended with status {ended}")
+            return bool(found)
+
+        eventually(look, timeout, f"waiting for {what}")
+        return found[0]
+
+    def logs(self) -> Iterator[tuple[str, Path]]:
+        """The log of every service that was started, by its host."""
+        for process in (self.server, *self.onsites.values(), self.master):
+            if process is not None:
+                yield process.host, process.log
+
+    # Inside
+
+    def _devices(self) -> Iterator[tuple[str, str]]:
+        """The host and id of every device."""
+        for site in range(1, len(self.lab.topology.lans) + 1):
+            yield f"onsite{site_suffix(site)}", onsite_id(site)
+        yield "master", MASTER
+
+    def _state(self, name: str) -> Path:
+        return self.directory / name
+
+    def _report(self, id: str) -> Path:
+        return self.directory / f"{id}.reports"
+
+    def _device(self, id: str) -> list[str]:
+        """The options that both kinds of devices have."""
+        server = self.lab.addresses["server"]
+        files = ["--state-dir", str(self._state(id)), "--report", str(self._report(id))]
+        return ["--username", id, "--rdv-server", server, *self._door, *files]
+
+    def _twistd(self, host: str, *arguments: str) -> LabProcess:
+        """Start a plugin in the foreground; its log is its output."""
+        return self.lab.start(host, [str(_PROGRAMS / "twistd"), "--nodaemon", "--pidfile=", *arguments])
+
+    def _program(self, host: str, name: str, *arguments: str) -> str:
+        """Run one of the project's programs to its end, and return what it prints."""
+        options = ["--nodaemon", "--pidfile="] if name == "twistd" else []
+        argv = [str(_PROGRAMS / name), *options, *arguments]
+        result = self.lab.run(host, argv, timeout=START_SECONDS)
+        if result.returncode:
+            words = (result.stderr.strip() or result.stdout.strip()).splitlines()[-3:]
+            raise LabError(f"{name} {' '.join(arguments)}: exit status {result.returncode}\n" + "\n".join(words))
+        return result.stdout
