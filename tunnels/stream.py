@@ -1,0 +1,220 @@
+"""One device's tunnel of packets over a TLS stream: the stages it passes, and how each of them ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from attrs import evolve
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from rdvtwisted import __version__
+from rdvtwisted.errors import RDVError, TunnelFailed
+from rdvtwisted.interfaces import IDeviceTunnel, IPacketDevice, ITunnelSite
+from rdvtwisted.values import Role, TunnelParameters, TunnelReport
+from tunnels.carrier import Carrier, connect
+from tunnels.conversation import within
+from tunnels.credentials import PeerKey, door_context, has_fast_aes, packet_context
+from tunnels.door import enter
+from tunnels.hello import Hello
+from tunnels.link import Link
+from tunnels.meeting import meet
+from tunnels.packets import CLOSED
+
+#: Seconds after the handshake until the other device must have said hello and answered a heartbeat.
+HELLO_LIMIT = 15.0
+
+_CPUINFO = Path("/proc/cpuinfo")
+
+T = TypeVar("T")
+
+
+@implementer(IDeviceTunnel)
+class StreamTunnel:
+    """The device end of a C{tls} tunnel."""
+
+    _log = Logger()
+
+    def __init__(self, name: str, parameters: TunnelParameters, site: ITunnelSite, pulse: tuple[float, float]) -> None:
+        """
+        @param name: the backend's name, for reports.
+        @param pulse: seconds between heartbeats, and of silence after which the tunnel has failed.
+        """
+        self._parameters = parameters
+        self._site = site
+        self._pulse = pulse
+        self._report = TunnelReport(backend=name)
+        self._attaching: Deferred[None] = succeed(None)
+        self._building: Deferred[None] = succeed(None)
+        self._device: IPacketDevice | None = None
+        self._carrier: Carrier | None = None
+        self._link: Link | None = None
+        self._opening: Deferred[None] | None = None
+        #: What ended the tunnel, and the word in which the other end is to be told.
+        self._error: RDVError | None = None
+        self._word: str | None = None
+        self._ending = False
+        self._ended = False
+        self._closing: list[Deferred[None]] = []
+        self.closed: Deferred[None] = Deferred()
+
+    def attach(self) -> Deferred[str]:
+        """Make the network interface; see L{IDeviceTunnel}."""
+        attached: Deferred[str] = Deferred(self._abandon)
+
+        def failed(failure: Failure) -> Failure:
+            self._end(self._in_our_words(failure.value, f"the interface {self._site.interface} cannot be made"))
+            return Failure(self._error or TunnelFailed("the tunnel was closed before it had an interface"))
+
+        attaching = Deferred.fromCoroutine(self._attach()).addErrback(failed)
+        # Never cancelled: a device that comes late must still be closed.
+        self._attaching = attaching.addBoth(_hand_over, attached)
+        return attached
+
+    async def _attach(self) -> str:
+        self._go_on()
+        device: IPacketDevice = await self._site.network.packet_device(self._site.interface, self._parameters.mode)
+        try:
+            self._go_on()
+        except TunnelFailed:
+            device.close()
+            raise
+        self._device = device
+        return str(device.name)
+
+    def carry(self) -> Deferred[TunnelReport]:
+        """Connect, check who is there, and carry packets; see L{IDeviceTunnel}."""
+        carried: Deferred[TunnelReport] = Deferred(self._abandon)
+
+        def failed(failure: Failure) -> Failure:
+            if not failure.check(CancelledError):
+                error = self._in_our_words(failure.value, f"the tunnel to {self._parameters.peer} failed")
+                self._end(error, self._word)
+            return Failure(self._error or TunnelFailed("the tunnel was closed before it was built"))
+
+        building = Deferred.fromCoroutine(self._build())
+        self._building = building
+        building.addCallbacks(lambda _: self.report(), failed).addBoth(_hand_over, carried)
+        return carried
+
+    async def _build(self) -> None:
+        device = self._device
+        if device is None or self._ending:
+            raise TunnelFailed("the tunnel has no network interface to carry packets of")
+        reactor, parameters, identity = self._site.reactor, self._parameters, self._site.identity
+        door = door_context(identity, self._site.authority)
+        server = self._site.role is Role.ONSITE
+        key = PeerKey(parameters.peer, parameters.peer_key)
+        packets = packet_context(identity, key, server, has_fast_aes(_CPUINFO.read_text("utf-8", "replace")))
+
+        self._carrier = carrier = await connect(reactor, self._site.door)
+        await enter(reactor, carrier, door, parameters.ticket)
+        connection = await meet(reactor, carrier, packets, key, server)
+        self._report = evolve(
+            self._report,
+            key_exchange=connection.get_group_name() or "",
+            cipher=connection.get_cipher_name() or "",
+        )
+        hello = Hello(self._site.device, parameters.mode, parameters.mtu, device.supported(), __version__)
+        self._opening = Deferred()
+        self._link = Link(
+            reactor, carrier.socket, connection, device, hello, parameters.peer, self._pulse, self._opened, self._lost
+        )
+        self._link.start()
+        await within(reactor, HELLO_LIMIT, self._opening, f"{parameters.peer} did not say hello")
+
+    def _opened(self) -> None:
+        assert self._opening is not None
+        opening, self._opening = self._opening, None
+        opening.callback(None)
+
+    def _lost(self, error: RDVError | None, word: str | None) -> None:
+        if self._opening is not None:
+            opening, self._opening = self._opening, None
+            self._word = word
+            opening.errback(error or TunnelFailed(f"{self._parameters.peer} left the tunnel before it was built"))
+        else:
+            self._end(error, word)
+
+    def report(self) -> TunnelReport:
+        """What is known now; see L{IDeviceTunnel}."""
+        link = self._link
+        if link is not None:
+            self._report = evolve(
+                self._report,
+                sent_bytes=link.sent_bytes,
+                sent_packets=link.sent_packets,
+                received_bytes=link.received_bytes,
+                received_packets=link.received_packets,
+                round_trip=link.round_trip,
+            )
+        return self._report
+
+    def close(self) -> Deferred[None]:
+        """Say goodbye and leave nothing behind; see L{IDeviceTunnel}."""
+        if self._ended:
+            return succeed(None)
+        gone: Deferred[None] = Deferred()
+        self._closing.append(gone)
+        self._end(None, CLOSED)
+        return gone
+
+    def _go_on(self) -> None:
+        if self._ending:
+            raise TunnelFailed("the tunnel is closed")
+
+    def _abandon(self, waiting: Deferred[Any]) -> None:
+        """Who waits for a stage has cancelled it: that is the end of the whole."""
+        self.close()
+
+    def _end(self, error: RDVError | None, word: str | None = None) -> None:
+        """Only the first end counts."""
+        if self._ending:
+            return
+        self._ending = True
+        self._error = error
+        releasing = Deferred.fromCoroutine(self._release(word))
+        releasing.addErrback(lambda failure: self._log.failure("A tunnel could not be released", failure))
+
+    async def _release(self, word: str | None) -> None:
+        self._building.cancel()
+        left: Deferred[None] | None = None
+        if self._link is not None:
+            if word is not None:
+                left = self._link.leave(word)
+            else:
+                self._link.stop()
+        if self._device is not None:
+            self.report()
+            self._device.close()
+        if left is not None:
+            await left
+        if self._carrier is not None:
+            await self._carrier.release(orderly=word is not None or self._error is None)
+        await self._attaching
+        self.report()
+        self._device = self._link = self._carrier = None
+        self._ended = True
+        closing, self._closing = self._closing, []
+        for gone in closing:
+            gone.callback(None)
+        if self._error is None:
+            self.closed.callback(None)
+        else:
+            self.closed.errback(self._error)
+
+    def _in_our_words(self, error: BaseException | None, what: str) -> RDVError:
+        """C{error} for a user; one that nobody foresaw goes to the log too."""
+        if isinstance(error, RDVError):
+            return error
+        if not isinstance(error, OSError):
+            self._log.failure("Unforeseen error in a tunnel", Failure(error))
+        return TunnelFailed(f"{what}: {error}")
+
+
+def _hand_over(result: T | Failure, waiting: Deferred[T]) -> None:
+    """Give a result to who waits for it, who may have cancelled."""
+    waiting.callback(result)
