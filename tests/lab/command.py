@@ -84,13 +84,14 @@ def _prepare() -> None:
     packages = sorted({PROGRAMS[name] for name in missing_programs()})
     if packages and shutil.which("apt-get"):
         _say(f"installing {' '.join(packages)}")
-        subprocess.run(
-            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages],
-            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            check=False,
-        )
+        for step in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
+            subprocess.run(
+                ["apt-get", "-qq", *step],
+                env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                check=False,  # what counts is what is there afterwards
+            )
     obstacle = obstacles()
     if obstacle is not None:
         raise LabError(f"{obstacle}; on Debian: apt-get update && apt-get install {' '.join(packages)}")
