@@ -21,7 +21,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-from rdvtwisted.adapters.front.encryption import SSH, TUNNEL, WEB, Credentials, door_context
+from rdvtwisted.adapters.front.encryption import SSH, TUNNEL, WEB, Credentials, ServerConnection, door_context
 from rdvtwisted.adapters.front.entrance import Entrance, Passage
 from rdvtwisted.adapters.front.turnstile import Turnstile
 from rdvtwisted.adapters.front.visit import Limits, Refused, Visits
@@ -84,7 +84,7 @@ class Door(Factory):
         visit = self.visits.begin(addr)
         if visit is None:
             return None
-        return Entrance(visit, SSL.Connection(self._context, None), self._let_through)
+        return Entrance(visit, ServerConnection(self._context), self._let_through)
 
     def _let_through(self, transport: ITCPTransport, passage: Passage) -> None:
         self._ways[passage.protocol](transport, passage)

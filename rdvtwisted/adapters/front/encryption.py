@@ -73,6 +73,23 @@ def door_context(credentials: Credentials, tls12: bool, web: bool) -> SSL.Contex
     return context
 
 
+class ServerConnection(SSL.Connection):
+    """
+    The server's end of one TLS connection, in memory.
+
+    It is that from the beginning. To OpenSSL, being told so again means to
+    forget all that has happened; and Twisted's TLS transport tells it each
+    connection that it gets.
+    """
+
+    def __init__(self, context: SSL.Context) -> None:
+        super().__init__(context, None)
+        super().set_accept_state()
+
+    def set_accept_state(self) -> None:
+        """It is known."""
+
+
 def client_key(connection: SSL.Connection) -> PublicKey:
     """
     The key that the client has proved to hold, whatever its certificate says beyond it.

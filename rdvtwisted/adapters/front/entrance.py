@@ -48,7 +48,6 @@ class Entrance(Protocol):
 
     def connectionMade(self) -> None:
         """The client speaks first, and soon."""
-        self._connection.set_accept_state()
         limit = self._visit.visits.limits.handshake
         self._visit.within(limit, lambda: self._refuse(f"no TLS handshake within {limit:g} s"))
 
