@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from pathlib import Path
 
@@ -26,8 +25,8 @@ _NOT_YET_VALID = 9
 
 
 def fingerprint(certificate: bytes) -> str:
-    """C{SHA256:} and the unpadded base64 digest of a DER certificate, in the manner of OpenSSH."""
-    return "SHA256:" + base64.b64encode(hashlib.sha256(certificate).digest()).decode("ascii").rstrip("=")
+    """C{SHA256:} and the digest of a DER certificate in hexadecimal, as the server tells its own."""
+    return "SHA256:" + hashlib.sha256(certificate).hexdigest()
 
 
 @implementer(IOpenSSLClientConnectionCreator)

@@ -7,10 +7,12 @@ import os
 import random
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
+from twisted.internet.error import ReactorNotRunning
 from twisted.logger import FilteringLogObserver, Logger, LogLevel, LogLevelFilterPredicate, globalLogBeginner
 from twisted.logger import textFileLogObserver
 
@@ -176,7 +178,8 @@ def make_master(
         _require_backends(equipment)
 
     def finished() -> None:
-        if reactor.running:
+        # It is stopping already if it was interrupted.
+        with suppress(ReactorNotRunning):
             reactor.stop()
 
     return MasterService(

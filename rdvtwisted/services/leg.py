@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from attrs import define, field, frozen
-from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults, race
+from twisted.internet.defer import CancelledError, Deferred, FirstError, TimeoutError, gatherResults
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
@@ -17,11 +17,14 @@ from rdvtwisted.interfaces import IDeviceTunnel, INetwork, ITunnelSite
 from rdvtwisted.plan import Plan
 from rdvtwisted.requests import WaitForSessionChange
 from rdvtwisted.services.link import Link
+from rdvtwisted.services.waiting import first, following
 from rdvtwisted.values import EndReason, Role, SessionState, SessionView, TunnelReport
 
 #: Seconds for which a device asks at a time whether its session is still what it was. Each answer is a sign of life
 #: of the server, so this and the link's patience bound how long a dead server goes unnoticed in a session.
 WATCH_SECONDS = 8.0
+#: Seconds for which a device waits for the server's reason after its tunnel has ended.
+VERDICT_SECONDS = 1.5
 
 
 @implementer(ITunnelSite)
@@ -69,27 +72,31 @@ class Leg:
         Build the tunnel, call C{up} once packets flow, and wait until the session ends, at most C{seconds}
         from then. Cancelling this is the operator's end. L{dismantle} is to be called in any case.
         """
-        ends: list[Deferred[Ending]] = [
-            Deferred.fromCoroutine(self._carry(seconds, up)),
-            Deferred.fromCoroutine(self._watch()),
-            _ending(self.tunnel.closed),
-            _ending(self.link.lost),
-        ]
+        watch = Deferred.fromCoroutine(self._watch())
+        carry = Deferred.fromCoroutine(self._carry(seconds, up))
+        closed = following(self.tunnel.closed).addCallbacks(lambda _: Ending(EndReason.TUNNEL_LOST), _lost)
         try:
-            _, ending = await race(ends)
+            ending = await first([carry, following(watch), closed])
+            if ending.reason is EndReason.TUNNEL_LOST and not watch.called:
+                # A tunnel ends for some reason that the server knows, or will know in a moment.
+                ending = await self._verdict(watch, ending)
         except CancelledError:
             return Ending(EndReason.OPERATOR)
+        finally:
+            watch.cancel()
         return ending
 
     async def dismantle(self, reason: EndReason) -> None:
         """Tell the server why, and take everything away, whatever of it is there."""
-        telling = self.link.end_session(reason)
+        # The server is told first, so that the other device learns the reason and not just the loss.
+        await self.link.end_session(reason)
+        # What broke the tunnel has been told by now, and what breaks while it is closed is no news.
+        self.tunnel.closed.addErrback(lambda _: None)
         try:
             await self.tunnel.close()
         finally:
             if self._attached:
                 await self.network.undo(self.plan.owner)
-            await telling
 
     async def _carry(self, seconds: float | None, up: Callable[[TunnelReport], None]) -> Ending:
         try:
@@ -121,6 +128,14 @@ class Leg:
             return Ending(EndReason.TUNNEL_LOST, error)
         return Ending(view.reason or EndReason.TUNNEL_LOST)
 
+    async def _verdict(self, watch: Deferred[Ending], ending: Ending) -> Ending:
+        """What the server says of an end that this device has seen as the loss of its tunnel."""
+        try:
+            verdict = await following(watch).addTimeout(VERDICT_SECONDS, self.clock)
+        except TimeoutError:
+            return ending
+        return ending if verdict.reason is EndReason.TUNNEL_LOST else verdict
+
 
 def reason_of(error: RDVError) -> EndReason:
     """What the server is told when C{error} keeps a device from building its tunnel, or breaks it."""
@@ -128,22 +143,11 @@ def reason_of(error: RDVError) -> EndReason:
 
 
 def _as_ending(failure: Failure) -> Ending:
-    error = failure.check(RDVError) and failure.value
+    error = failure.value
     if not isinstance(error, RDVError):
         failure.raiseException()
     return Ending(reason_of(error), error)
 
 
-def _ending(event: Deferred[Any]) -> Deferred[Ending]:
-    """A Deferred of its own that follows C{event}, so that cancelling it leaves C{event} alone."""
-    following: Deferred[Ending] = Deferred(lambda _: None)
-
-    def follow(result: Any) -> Any:
-        if following.called:
-            return None
-        error = result.value if isinstance(result, Failure) and isinstance(result.value, RDVError) else None
-        following.callback(Ending(EndReason.TUNNEL_LOST, error))
-        return None
-
-    event.addBoth(follow)
-    return following
+def _lost(failure: Failure) -> Ending:
+    return Ending(EndReason.TUNNEL_LOST, _as_ending(failure).error)

@@ -60,7 +60,6 @@ class Link:
     _current: _Asking | None = field(default=None, init=False)
     _limit: IDelayedCall | None = field(default=None, init=False)
     _error: RDVError | None = field(default=None, init=False)
-    _mourners: list[Deferred[None]] = field(factory=list, init=False)
 
     async def open(self) -> None:
         """
@@ -93,16 +92,6 @@ class Link:
         role: Role = await self.ask(GetRole())
         return role
 
-    @property
-    def lost(self) -> Deferred[None]:
-        """A new Deferred that fails with the L{RDVError} by which this link ends, unless L{close} ends it."""
-        lost: Deferred[None] = Deferred(lambda _: self._mourners.remove(lost))
-        if self._error is not None:
-            lost.errback(self._error)
-        else:
-            self._mourners.append(lost)
-        return lost
-
     async def end_session(self, reason: EndReason) -> None:
         """Tell the server that this device's session is over, if the server can still be told. Never fails."""
         telling = self.ask(EndSession(reason))
@@ -115,7 +104,6 @@ class Link:
     async def close(self) -> None:
         """Leave the server. Never fails, and takes L{LEAVE_SECONDS} at most."""
         self._error = self._error or ConnectionLost("the link was closed")
-        self._mourners.clear()
         self._stop_waiting()
         leaving = self._ssh.disconnect()
         leaving.addTimeout(LEAVE_SECONDS, self._clock)
@@ -213,9 +201,6 @@ class Link:
             return
         self._error = error
         self._stop_waiting()
-        mourners, self._mourners = self._mourners, []
-        for mourner in mourners:
-            mourner.errback(self._error)
         self._ssh.disconnect("giving up")
 
 
