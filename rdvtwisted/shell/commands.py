@@ -67,7 +67,7 @@ def tell_help(settings: Settings, argument: str) -> Step:
     """What this table says."""
     commands = COMMANDS[settings.role]
     if not argument:
-        return Say(f"\n{_HELP_HEADER}\n{'=' * len(_HELP_HEADER)}\n{columns(sorted(commands))}\n")
+        return Say(_OVERVIEWS[settings.role])
     if argument not in commands:
         return Say(f"*** No help on {printable(argument)}\n")
     command = commands[argument]
@@ -163,6 +163,11 @@ _TABLE = (
 #: The commands of each role, by name.
 COMMANDS: Mapping[Role, Mapping[str, Command]] = {
     role: {command.name: command for command in _TABLE if role in command.roles} for role in Role
+}
+
+_OVERVIEWS = {
+    role: f"\n{_HELP_HEADER}\n{'=' * len(_HELP_HEADER)}\n{columns(sorted(commands))}\n"
+    for role, commands in COMMANDS.items()
 }
 
 

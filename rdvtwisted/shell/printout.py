@@ -98,7 +98,7 @@ class Printout:
         return [(stream, "".join(texts).encode("utf-8")) for stream, texts in chunks]
 
     def _tame(self, text: str) -> str:
-        if not text.isprintable():
+        if not text.replace("\n", "").replace("\t", "").isprintable():
             text = "".join(letter if letter.isprintable() or letter in "\n\t" else SUBSTITUTE for letter in text)
         return text.replace(self.prompt, self.prompt.rstrip() + SUBSTITUTE)
 
