@@ -83,6 +83,7 @@ class Leg:
         except CancelledError:
             return Ending(EndReason.OPERATOR)
         finally:
+            watch.addErrback(lambda _: None)
             watch.cancel()
         return ending
 

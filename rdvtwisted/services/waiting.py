@@ -37,9 +37,12 @@ def first(events: Sequence[Deferred[T]]) -> Deferred[T]:
     cancelled then. Cancelling it cancels all of them.
     """
 
+    waiting = list(events)
+
     def cancel(_: object = None) -> None:
-        for event in events:
-            event.cancel()
+        # Each once: what an event does when it is cancelled may come back here.
+        while waiting:
+            waiting.pop().cancel()
 
     winner: Deferred[T] = Deferred(cancel)
 

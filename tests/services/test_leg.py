@@ -1,0 +1,223 @@
+"""A leg: whichever of tunnel, network, server, time limit or operator ends it, all of it is taken away."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from rdvtwisted.errors import ConnectionLost, NetworkError, PeerKeyChanged, RDVError, TunnelFailed
+from rdvtwisted.interfaces import IDeviceTunnel
+from rdvtwisted.plan import Plan
+from rdvtwisted.requests import WaitForSessionChange
+from rdvtwisted.services.leg import VERDICT_SECONDS, Ending, Leg
+from rdvtwisted.services.link import Link
+from rdvtwisted.values import EndReason, SessionState, SessionView, TunnelReport
+
+REPORT = TunnelReport("twin", "group", "cipher")
+
+
+@implementer(IDeviceTunnel)
+class _Tunnel:
+    """A tunnel whose every step the test decides."""
+
+    def __init__(self, events: list[str]) -> None:
+        self.events = events
+        self.attached: Deferred[str] = Deferred()
+        self.carrying: Deferred[TunnelReport] = Deferred()
+        self.closed: Deferred[None] = Deferred()
+
+    def attach(self) -> Deferred[str]:
+        self.events.append("attach")
+        return self.attached
+
+    def carry(self) -> Deferred[TunnelReport]:
+        self.events.append("carry")
+        return self.carrying
+
+    def report(self) -> TunnelReport:
+        return REPORT
+
+    def close(self) -> Deferred[None]:
+        self.events.append("close")
+        return succeed(None)
+
+
+class _Network:
+    """A network that takes its time."""
+
+    def __init__(self, events: list[str]) -> None:
+        self.events = events
+        self.applied: Deferred[None] = Deferred()
+
+    def apply(self, plan: Plan) -> Deferred[None]:
+        self.events.append("apply")
+        return self.applied
+
+    def undo(self, owner: str) -> Deferred[None]:
+        self.events.append(f"undo {owner}")
+        return succeed(None)
+
+
+class _Link:
+    """A link on which the test answers."""
+
+    def __init__(self, events: list[str]) -> None:
+        self.events = events
+        self.questions: list[tuple[WaitForSessionChange, Deferred[SessionView]]] = []
+
+    def ask(self, asked: WaitForSessionChange) -> Deferred[SessionView]:
+        answer: Deferred[SessionView] = Deferred()
+        self.questions.append((asked, answer))
+        return answer
+
+    async def end_session(self, reason: EndReason) -> None:
+        self.events.append(f"tell {reason}")
+
+
+class LegTests(SynchronousTestCase):
+    """One leg among neighbours that do what the test says."""
+
+    def setUp(self) -> None:
+        """A leg that has begun."""
+        self.clock = Clock()
+        self.begin(None)
+
+    def begin(self, seconds: float | None) -> None:
+        """Run a leg."""
+        self.events: list[str] = []
+        self.tunnel = _Tunnel(self.events)
+        self.network = _Network(self.events)
+        self.link = _Link(self.events)
+        self.leg = Leg(
+            tunnel=cast(Any, self.tunnel),
+            network=cast(Any, self.network),
+            plan=Plan("owner", ()),
+            link=cast(Link, self.link),
+            clock=self.clock,
+        )
+        self.ending: Deferred[Ending] = Deferred.fromCoroutine(self.leg.run(seconds, self.note))
+
+    def note(self, report: TunnelReport) -> None:
+        """The leg is up."""
+        self.events.append("up")
+
+    def bring_up(self) -> None:
+        """Everything works."""
+        self.tunnel.attached.callback("rdv0")
+        self.network.applied.callback(None)
+        self.tunnel.carrying.callback(REPORT)
+
+    def answer(self, state: SessionState, reason: EndReason | None = None) -> None:
+        """The server answers the last question."""
+        self.link.questions[-1][1].callback(SessionView(state=state, reason=reason))
+
+    def assert_ended(self, reason: EndReason, error: type[RDVError] | None = None) -> None:
+        """The leg ended with this, and taking it away leaves nothing."""
+        ending = self.successResultOf(self.ending)
+        self.assertEqual((ending.reason, type(ending.error)), (reason, error or type(None)))
+        self.successResultOf(Deferred.fromCoroutine(self.leg.dismantle(ending.reason)))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_provides(self) -> None:
+        """The twin is a tunnel."""
+        verifyObject(IDeviceTunnel, self.tunnel)
+
+    def test_order(self) -> None:
+        """The interface comes first; the network is configured while the tunnel connects; it is up when both are done."""
+        self.assertEqual(self.events, ["attach"])
+        self.tunnel.attached.callback("rdv0")
+        self.assertEqual(self.events, ["attach", "apply", "carry"])
+        self.tunnel.carrying.callback(REPORT)
+        self.assertNotIn("up", self.events)
+        self.network.applied.callback(None)
+        self.assertEqual(self.events[-1], "up")
+        self.assertNoResult(self.ending)
+
+    def test_operator(self) -> None:
+        """Cancelling is the operator's end; the server is told before anything is taken away."""
+        self.bring_up()
+        self.ending.cancel()
+        self.assert_ended(EndReason.OPERATOR)
+        self.assertEqual(self.events[-3:], ["tell operator", "close", "undo owner"])
+
+    def test_operator_while_building(self) -> None:
+        """The operator may end it at any stage."""
+        self.ending.cancel()
+        self.assert_ended(EndReason.OPERATOR)
+        self.assertEqual(self.events, ["attach", "tell operator", "close"])
+
+    def test_time_limit(self) -> None:
+        """The time limit counts from when packets flow."""
+        self.ending.cancel()
+        self.begin(60.0)
+        self.clock.advance(100)
+        self.bring_up()
+        self.clock.advance(59.9)
+        self.assertNoResult(self.ending)
+        self.clock.advance(0.1)
+        self.assert_ended(EndReason.TIME_LIMIT)
+
+    def test_server_ends(self) -> None:
+        """What the server says of the end is its reason."""
+        self.bring_up()
+        self.answer(SessionState.UP)
+        self.assertIs(self.link.questions[-1][0].state, SessionState.UP)
+        self.answer(SessionState.NONE, EndReason.ADMINISTRATOR)
+        self.assert_ended(EndReason.ADMINISTRATOR)
+
+    def test_server_gone(self) -> None:
+        """Losing the server ends the session, with the loss as the error."""
+        self.bring_up()
+        self.link.questions[-1][1].errback(ConnectionLost("the server has not answered for 15 s"))
+        self.assert_ended(EndReason.TUNNEL_LOST, ConnectionLost)
+
+    def test_tunnel_breaks_for_a_reason(self) -> None:
+        """A tunnel that ends because the other side ended the session has that side's reason, and is no error."""
+        self.bring_up()
+        self.tunnel.closed.callback(None)
+        self.assertNoResult(self.ending)
+        self.answer(SessionState.NONE, EndReason.MASTER_LEFT)
+        self.assert_ended(EndReason.MASTER_LEFT)
+
+    def test_tunnel_breaks(self) -> None:
+        """A tunnel that breaks while the server knows nothing of it is lost, with its error."""
+        self.bring_up()
+        self.tunnel.closed.errback(TunnelFailed("nothing was heard for 15 s"))
+        self.clock.advance(VERDICT_SECONDS)
+        self.assert_ended(EndReason.TUNNEL_LOST, TunnelFailed)
+
+    def test_tunnel_cannot_be_built(self) -> None:
+        """A tunnel that fails while it is built tells why, to the server too."""
+        self.tunnel.attached.callback("rdv0")
+        self.tunnel.carrying.errback(TunnelFailed("no answer"))
+        self.assert_ended(EndReason.TUNNEL_FAILED, TunnelFailed)
+        self.assertEqual(self.events[-3:], ["tell tunnel-failed", "close", "undo owner"])
+
+    def test_wrong_peer(self) -> None:
+        """A peer with another key is a reason of its own."""
+        self.tunnel.attached.callback("rdv0")
+        self.tunnel.carrying.errback(PeerKeyChanged("rpi1100", "a", "b", "cure"))
+        self.assert_ended(EndReason.PEER_KEY_REFUSED, PeerKeyChanged)
+
+    def test_network_refuses(self) -> None:
+        """A network that cannot be configured ends the leg, also while the tunnel still connects."""
+        self.tunnel.attached.callback("rdv0")
+        self.network.applied.errback(NetworkError("no such device"))
+        self.assert_ended(EndReason.TUNNEL_FAILED, NetworkError)
+
+    def test_no_interface(self) -> None:
+        """Without an interface nothing is configured, and nothing undone."""
+        self.tunnel.attached.errback(NetworkError("no /dev/net/tun"))
+        self.assert_ended(EndReason.TUNNEL_FAILED, NetworkError)
+        self.assertEqual(self.events, ["attach", "tell tunnel-failed", "close"])
+
+    def test_fault(self) -> None:
+        """A fault of the program is not taken for a failure of the tunnel: it is the caller's to see."""
+        self.tunnel.attached.errback(ZeroDivisionError())
+        self.failureResultOf(self.ending, ZeroDivisionError)
