@@ -101,6 +101,7 @@ class LegTests(SynchronousTestCase):
             clock=self.clock,
         )
         self.ending: Deferred[Ending] = Deferred.fromCoroutine(self.leg.run(seconds, self.note))
+        self.addCleanup(self.ending.cancel)
 
     def note(self, report: TunnelReport) -> None:
         """The leg is up."""
