@@ -21,11 +21,12 @@ from rdvtwisted.adapters.ssh import algorithms
 from rdvtwisted.adapters.ssh.authentication import Authentication
 from rdvtwisted.adapters.ssh.hostkeys import HostKeys
 from rdvtwisted.adapters.ssh.liveness import Liveness
+from rdvtwisted.adapters.ssh.packets import address_text
 from rdvtwisted.adapters.ssh.service import ServerConnection
 from rdvtwisted.adapters.ssh.session import ShellOpener
 from rdvtwisted.adapters.ssh.settings import ServerSettings
 from rdvtwisted.adapters.ssh.signatures import public_key
-from rdvtwisted.adapters.ssh.transport import SecureTransport, address_text
+from rdvtwisted.adapters.ssh.transport import SecureTransport
 from rdvtwisted.adapters.ssh.vestibule import Vestibule
 from rdvtwisted.adapters.ssh.wire import Reader, string
 from rdvtwisted.interfaces import IDesk, ILine, IReception

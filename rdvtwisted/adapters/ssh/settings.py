@@ -12,7 +12,8 @@ class LineSettings:
     #: Seconds of silence after which the other end is asked whether it is there, and seconds it has to answer.
     keepalive_idle: float = 45.0
     keepalive_answer: float = 15.0
-    #: Bytes, both directions together, and hours, after which new keys are exchanged.
+    #: Bytes, both directions together, and hours, after which new keys are exchanged. As a packet has at
+    #: least 32 bytes, this bounds packets, too: far below 2**32, where sequence numbers begin to repeat.
     rekey_bytes: int = 1 << 30
     rekey_hours: float = 8.0
     #: Seconds that a key exchange may take.

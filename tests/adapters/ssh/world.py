@@ -40,7 +40,7 @@ RSA = rsa.generate_private_key(65537, 2048)
 STRANGER = Ed25519PrivateKey.generate()
 HOST_KEYS = HostKeys((Ed25519PrivateKey.generate(), ec.generate_private_key(ec.SECP256R1()), RSA))
 
-DEVICE = Device("rpi1100", Role.ONSITE, tuple(map(public_key, (ED25519, ECDSA, RSA))))
+DEVICE = Device("rpi1100", Role.ONSITE, (public_key(ED25519), public_key(ECDSA), public_key(RSA)))
 OLD_DEVICE = Device("rpi0900", Role.ONSITE, (public_key(RSA),), legacy=True)
 
 
@@ -56,12 +56,12 @@ class MemoryDesk:
 
     device: Device
     line: ILine
+    forwards: dict[tuple[str, int], Deferred[IProtocol]]
     requests: list[tuple[Request, Deferred[Any]]] = field(factory=list)
     interrupts: int = 0
     heard_count: int = 0
     round_trips: list[float] = field(factory=list)
     left: list[str] = field(factory=list)
-    forwards: dict[tuple[str, int], Deferred[IProtocol]] = field(factory=dict)
 
     def perform(self, request: Request) -> Deferred[Any]:
         """Leave the answer to the test."""
@@ -97,13 +97,15 @@ class MemoryReception:
     asked: list[tuple[str, PublicKey]] = field(factory=list)
     desks: list[MemoryDesk] = field(factory=list)
     refusals: list[tuple[str, str, str, str]] = field(factory=list)
+    #: What desks let through.
+    forwards: dict[tuple[str, int], Deferred[IProtocol]] = field(factory=dict)
 
     def admit(self, account: str, key: PublicKey) -> Device | None:
         self.asked.append((account, key))
         return next((device for device in self.devices if device.id == account and key in device.keys), None)
 
     def arrive(self, device: Device, key: PublicKey, line: ILine) -> MemoryDesk:
-        desk = MemoryDesk(device, line)
+        desk = MemoryDesk(device, line, self.forwards)
         self.desks.append(desk)
         return desk
 
@@ -202,12 +204,12 @@ class World(SynchronousTestCase):
 
     def pump(self) -> None:
         """Move bytes, on all connections, until there are none left to move."""
-        while any([pump.flush() for pump in self.pumps]):
+        while sum(pump.flush() for pump in self.pumps):
             pass
 
     def begin(self, key: PrivateKey = ED25519, account: str = "rpi1100", door: str = "ssh") -> Deferred[SSHLink]:
         """Begin to log in, and go as far as it goes."""
-        link = connect(_Endpoint(self, door), self.target(key, account), self.clock, self.client_settings)  # type: ignore[arg-type]
+        link = connect(_Endpoint(self, door), self.target(key, account), self.clock, self.client_settings)
         self.pump()
         return link
 
