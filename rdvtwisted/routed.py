@@ -174,7 +174,7 @@ chain postrouting {{
     type filter hook postrouting priority mangle; policy accept;
     oifname "{tunnel}" tcp flags & (syn | rst) == syn tcp option maxseg size set {mss}
 }}
-chain masquerade {{
+chain source {{
     type nat hook postrouting priority srcnat; policy accept;
     oifname "{extremity}" ct mark {mark} masquerade
 }}

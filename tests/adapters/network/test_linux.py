@@ -120,9 +120,12 @@ class PartTests(SynchronousTestCase):
         routing = Routing()
         self.addCleanup(routing.close)
         memory = device()
-        for interface, provider in ((IRouting, routing), (ISysctls, Sysctls()), (IFirewall, Firewall())):
-            self.assertTrue(verifyObject(interface, provider))
-            self.assertTrue(verifyObject(interface, memory))
+        for provider in (routing, memory):
+            self.assertTrue(verifyObject(IRouting, provider))
+        for provider in (Sysctls(), memory):
+            self.assertTrue(verifyObject(ISysctls, provider))
+        for provider in (Firewall(), memory):
+            self.assertTrue(verifyObject(IFirewall, provider))
 
     def test_sysctls(self) -> None:
         """Settings are files; dots in interface names are dots; a missing one is told from an empty one."""

@@ -89,7 +89,7 @@ class PacketDeviceTests(SynchronousTestCase):
         self.assertTrue(verifyObject(IPacketDevice, PacketDevice("rdv-t", Mode.L3, MemorySystem())))
 
     def test_open(self) -> None:
-        """It is opened non-blocking and hidden from programs that we start; its header is little-endian, of 10 bytes."""
+        """It is opened non-blocking, hidden from programs that we start, with a little-endian header of 10 bytes."""
         for mode, flags in ((Mode.L3, 0xD001), (Mode.L2, 0xD002)):
             system = MemorySystem()
             device = PacketDevice("rdv-t", mode, system)

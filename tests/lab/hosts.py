@@ -1,0 +1,117 @@
+"""Namespaces of a test's own: hosts and cables, gone when the test is over."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+ROOT = Path(__file__).parents[2]
+PREFIX = f"rdvnet-{os.getpid()}"
+
+#: How long something that must happen may take on a busy machine, in seconds.
+PATIENCE = 20.0
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def run(*words: str, text: str | None = None) -> str:
+    """What a command prints; an exception if it fails."""
+    return subprocess.run(words, input=text, check=True, capture_output=True, text=True, timeout=PATIENCE).stdout
+
+
+def inside(host: str, *words: str) -> list[str]:
+    """The command line that runs a command in a host."""
+    return ["ip", "netns", "exec", f"{PREFIX}-{host}", *words]
+
+
+@contextmanager
+def entered(host: str) -> Iterator[None]:
+    """This thread is in a host for a while; a socket that is made there stays there."""
+
+    def enter(path: str) -> None:
+        with open(path, "rb") as namespace:
+            if _libc.setns(namespace.fileno(), 0x40000000):  # CLONE_NEWNET, linux/sched.h
+                raise OSError(ctypes.get_errno(), f"cannot enter {path}")
+
+    own = f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/net"
+    with open(own, "rb") as back:
+        enter(f"/run/netns/{PREFIX}-{host}")
+        try:
+            yield
+        finally:
+            _libc.setns(back.fileno(), 0x40000000)
+
+
+class NamespaceTestCase(SynchronousTestCase):
+    """Has namespaces of its own, gone when a test is over."""
+
+    def setUp(self) -> None:
+        """Skip where namespaces cannot be made."""
+        if os.geteuid() != 0:
+            raise SkipTest("needs root, for network namespaces")
+        lacking = [program for program in ("ip", "nft", "ping") if shutil.which(program) is None]
+        if lacking:
+            raise SkipTest(f"needs the programs {', '.join(lacking)}")
+        self.directory = Path(mkdtemp(prefix="rdvnet-"))
+        self.addCleanup(shutil.rmtree, self.directory)
+
+    def host(self, name: str) -> None:
+        """A new namespace, with loopback."""
+        run("ip", "netns", "add", f"{PREFIX}-{name}")
+        self.addCleanup(run, "ip", "netns", "del", f"{PREFIX}-{name}")
+        run(*inside(name, "ip", "link", "set", "lo", "up"))
+
+    def cable(self, one: str, its: str, other: str, others: str) -> None:
+        """A cable between two hosts, with the names of its ends; IPv4 only."""
+        ends = [(one, its), (other, others)]
+        run(
+            *("ip", "-n", f"{PREFIX}-{one}", "link", "add", its, "type", "veth"),
+            *("peer", "name", others, "netns", f"{PREFIX}-{other}"),
+        )
+        for host, name in ends:
+            self.setting(host, f"net/ipv6/conf/{name}/disable_ipv6", "1")
+
+    def setting(self, host: str, path: str, value: str) -> None:
+        """Change a kernel setting of a host."""
+        run(*inside(host, "tee", f"/proc/sys/{path}"), text=value)
+
+    def address(self, host: str, interface: str, address: str, gateway: str | None = None) -> None:
+        """Give an address, and perhaps a default route, and switch the interface on."""
+        ip = ["ip", "-n", f"{PREFIX}-{host}"]
+        run(*ip, "addr", "add", address, "dev", interface)
+        run(*ip, "link", "set", interface, "up")
+        if gateway is not None:
+            run(*ip, "route", "add", "default", "via", gateway)
+
+    def rehearse(self, host: str, *words: str) -> str:
+        """What a rehearsal prints when it runs in a host."""
+        program = [sys.executable, "-m", "tests.lab.rehearsal", *words]
+        ended = subprocess.run(
+            inside(host, *program), cwd=ROOT, capture_output=True, text=True, timeout=6 * PATIENCE, check=False
+        )
+        self.assertEqual((ended.returncode, ended.stderr), (0, ""))
+        return ended.stdout
+
+    def socket(self, host: str, kind: socket.SocketKind, *bound: object) -> socket.socket:
+        """A socket of a host, bound (and listening, if TCP) to an address if one is given."""
+        with entered(host):
+            made = socket.socket(socket.AF_INET, kind)
+        self.addCleanup(made.close)
+        made.settimeout(PATIENCE)
+        if bound:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind(bound)
+            if kind is socket.SOCK_STREAM:
+                made.listen()
+        return made
