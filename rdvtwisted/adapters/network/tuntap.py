@@ -85,8 +85,8 @@ class System(Protocol):
         ...
 
 
-class LinuxSystem:
-    """The real ones."""
+class LinuxSystem(System):
+    """The real ones; those that are called for each packet without a frame of Python in between."""
 
     def open(self, path: str, flags: int, /) -> int:
         return os.open(path, flags)
