@@ -225,8 +225,8 @@ class Link:
             self._greeted(Hello.decode(payload))
         elif kind == GOODBYE:
             word = printable(payload, LONGEST_GOODBYE)
-            orderly = word == CLOSED
-            self._fail(None if orderly else TunnelFailed(f"{self._peer} left the tunnel: {word}"))
+            error = None if word == CLOSED else TunnelFailed(f"{self._peer} left the tunnel: {word}")
+            self._fail(error, CLOSED)
 
     def _greeted(self, hello: Hello) -> None:
         if self._greeting is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from attrs import evolve
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -90,7 +90,8 @@ class StreamTunnel:
         carried: Deferred[TunnelReport] = Deferred(self._abandon)
 
         def failed(failure: Failure) -> Failure:
-            if not failure.check(CancelledError):
+            # Once it is ending, this is but the consequence.
+            if not self._ending:
                 error = self._in_our_words(failure.value, f"the tunnel to {self._parameters.peer} failed")
                 self._end(error, self._word)
             return Failure(self._error or TunnelFailed("the tunnel was closed before it was built"))

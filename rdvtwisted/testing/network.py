@@ -1,0 +1,78 @@
+"""A machine's network configuration in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred, execute
+from zope.interface import implementer
+
+from rdvtwisted.errors import NetworkError, RDVError
+from rdvtwisted.interfaces import INetwork
+from rdvtwisted.plan import Plan, Site
+from rdvtwisted.testing.packets import MemoryPacketDevice
+from rdvtwisted.values import Mode
+
+T = TypeVar("T")
+
+
+@implementer(INetwork)
+class MemoryNetwork:
+    """Remembers what it was asked for, in order, and has packet devices in memory."""
+
+    def __init__(self, site: Site | None = None) -> None:
+        """
+        @param site: what this machine is attached to.
+        """
+        self._site = site or Site()
+        #: The plans that are applied now, by their owners.
+        self.applied: dict[str, Plan] = {}
+        #: The packet devices made so far, by their names, and the modes they were made with.
+        self.devices: dict[str, MemoryPacketDevice] = {}
+        self.modes: dict[str, Mode] = {}
+        #: With which error the next call is answered.
+        self.refusal: RDVError | None = None
+
+    def _answer(self, work: Callable[[], T]) -> Deferred[T]:
+        def answer() -> T:
+            refusal, self.refusal = self.refusal, None
+            if refusal is not None:
+                raise refusal
+            return work()
+
+        return execute(answer)
+
+    def apply(self, plan: Plan) -> Deferred[None]:
+        def apply() -> None:
+            if plan.owner in self.applied:
+                raise NetworkError(f"a plan of {plan.owner} is applied already")
+            self.applied[plan.owner] = plan
+
+        return self._answer(apply)
+
+    def undo(self, owner: str) -> Deferred[None]:
+        def undo() -> None:
+            self.applied.pop(owner, None)
+
+        return self._answer(undo)
+
+    def sweep(self, owner: str) -> Deferred[list[str]]:
+        def sweep() -> list[str]:
+            plan = self.applied.pop(owner, None)
+            return [] if plan is None else [str(step) for step in plan.steps]
+
+        return self._answer(sweep)
+
+    def site(self) -> Deferred[Site]:
+        return self._answer(lambda: self._site)
+
+    def packet_device(self, name: str, mode: Mode) -> Deferred[MemoryPacketDevice]:
+        def make() -> MemoryPacketDevice:
+            if name in self.devices and not self.devices[name].closed:
+                raise NetworkError(f"the interface {name} exists already")
+            self.devices[name] = MemoryPacketDevice(name)
+            self.modes[name] = mode
+            return self.devices[name]
+
+        return self._answer(make)
