@@ -98,7 +98,7 @@ class Authority:
         held = secretfile.read(path)
         if held is None:
             held = secretfile.create(path, _pem(*_new_authority(_now(clock))))
-        key, certificate = _load(path, held)
+        key, certificate = _load(path, held, "restore it from a backup")
         if not certificate.not_valid_before_utc <= _now(clock) < certificate.not_valid_after_utc:
             raise StateDirectoryError(
                 f"{path}: the authority is good from {certificate.not_valid_before_utc:%Y-%m-%d}"
@@ -132,7 +132,7 @@ class Authority:
         held = secretfile.read(path)
         if held is None:
             return self.renew()
-        key, certificate = _load(path, held)
+        key, certificate = _load(path, held, "remove it, and a new one is made")
         if self._is_due(certificate):
             return self.renew()
         return Credentials(key, certificate, self.certificate)
@@ -238,7 +238,7 @@ def _pem(key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> byte
     return private + certificate.public_bytes(Encoding.PEM)
 
 
-def _load(path: Path, held: bytes) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+def _load(path: Path, held: bytes, cure: str) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
     """
     The key and the certificate of a file's content.
 
@@ -249,7 +249,7 @@ def _load(path: Path, held: bytes) -> tuple[ec.EllipticCurvePrivateKey, x509.Cer
         certificate = x509.load_pem_x509_certificate(held)
         belongs = certificate.public_key() == key.public_key()
     except (ValueError, TypeError):
-        raise StateDirectoryError(f"{path} is damaged: restore it from a backup") from None
+        raise StateDirectoryError(f"{path} is damaged: {cure}") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not belongs:
-        raise StateDirectoryError(f"{path} is damaged: its key and certificate do not belong together")
+        raise StateDirectoryError(f"{path} is damaged: its key and certificate do not belong together; {cure}")
     return key, certificate

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from OpenSSL import SSL
 from twisted.internet.interfaces import IAddress, IOpenSSLServerConnectionCreator, IPullProducer
 from twisted.internet.protocol import Factory, Protocol
@@ -487,7 +487,12 @@ class TunnelTests(DoorTestCase):
 
     def test_long_line(self) -> None:
         """A line beyond its limit is refused, with and without an end, at once and in pieces."""
-        for pieces in ([b"x" * (LINE_LIMIT + 1)], [b"x" * LINE_LIMIT, b"x"], [b"x" * 16000], [b"x" * LINE_LIMIT + b"\n"]):
+        for pieces in (
+            [b"x" * (LINE_LIMIT + 1)],
+            [b"x" * LINE_LIMIT, b"x"],
+            [b"x" * 16000],
+            [b"x" * LINE_LIMIT + b"\n"],
+        ):
             self.refusals.clear()
             self.refuse(*pieces, reason="the ticket line is too long")
 
