@@ -260,7 +260,7 @@ class ClientTests(OpenSSHTestCase):
     async def test_forward(self) -> None:
         """A forward that the desk allows carries data both ways, also when one direction has ended."""
         self.serve()
-        self.reception.forwards["127.0.0.1", 5000] = succeed(Upper())
+        self.reception.forwards["127.0.0.1", 5000] = lambda: succeed(Upper())
         result = await self.ssh("-W", "127.0.0.1:5000", "rpi1100@127.0.0.1", given=b"hello " * 50_000)
         self.assertEqual((result.status, result.out == b"HELLO " * 50_000), (0, True), result.err)
 
@@ -274,7 +274,7 @@ class ClientTests(OpenSSHTestCase):
     async def test_local_forward(self) -> None:
         """As old devices do it: a local port leads through the connection, and C{exit} ends the client all the same."""
         self.serve()
-        self.reception.forwards["127.0.0.1", 5000] = succeed(Upper())
+        self.reception.forwards["127.0.0.1", 5000] = lambda: succeed(Upper())
         local = free_port()
         more = (f"LocalForward=127.0.0.1:{local} 127.0.0.1:5000",)
         child = self.spawn(self.command("-T", "rpi1100@127.0.0.1", more=more), None)
@@ -294,7 +294,7 @@ class ClientTests(OpenSSHTestCase):
         for cipher in ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr"):
             for by_client in (True, False):
                 self.serve(ServerSettings() if by_client else ServerSettings(rekey_bytes=1 << 20))
-                self.reception.forwards["127.0.0.1", 5000] = succeed(Upper())
+                self.reception.forwards["127.0.0.1", 5000] = lambda: succeed(Upper())
                 more = (f"Ciphers={cipher}", *(("RekeyLimit=1M",) if by_client else ()))
                 result = await self.ssh("-v", "-W", "127.0.0.1:5000", "rpi1100@127.0.0.1", given=b"x" * size, more=more)
                 self.assertEqual((result.status, result.out == b"X" * size), (0, True), result.err)

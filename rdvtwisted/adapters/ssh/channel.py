@@ -198,6 +198,7 @@ class Channel:
         """Close the channel now."""
         self._waiting.clear()
         self._waiting_bytes = 0
+        self._eof_sent = True
         self.close()
 
     def _conclude(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from attrs import define, field
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from twisted.conch.ssh.service import SSHService
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IProtocol
@@ -56,7 +57,7 @@ class MemoryDesk:
 
     device: Device
     line: ILine
-    forwards: dict[tuple[str, int], Deferred[IProtocol]]
+    forwards: dict[tuple[str, int], Callable[[], Deferred[IProtocol]]]
     requests: list[tuple[Request, Deferred[Any]]] = field(factory=list)
     interrupts: int = 0
     heard_count: int = 0
@@ -82,7 +83,7 @@ class MemoryDesk:
         """Only what the test has laid out."""
         if (host, port) not in self.forwards:
             raise RequestRefused("the registration does not own such a target")
-        return self.forwards[host, port]
+        return self.forwards[host, port]()
 
     def leave(self, reason: str) -> None:
         self.left.append(reason)
@@ -98,7 +99,7 @@ class MemoryReception:
     desks: list[MemoryDesk] = field(factory=list)
     refusals: list[tuple[str, str, str, str]] = field(factory=list)
     #: What desks let through.
-    forwards: dict[tuple[str, int], Deferred[IProtocol]] = field(factory=dict)
+    forwards: dict[tuple[str, int], Callable[[], Deferred[IProtocol]]] = field(factory=dict)
 
     def admit(self, account: str, key: PublicKey) -> Device | None:
         self.asked.append((account, key))
@@ -219,6 +220,16 @@ class World(SynchronousTestCase):
         link.closed.addErrback(lambda failure: None)
         return link
 
+    def puppet(self, door: str = "ssh", peer: IPv4Address | None = None) -> Puppet:
+        """A client whose keys are exchanged, and that says nothing by itself."""
+        client = Puppet(self.target(), self.client_settings, self.clock)
+        client.ready.addErrback(lambda failure: None)
+        server = self.server.factory(door).buildProtocol(peer or self.peer)
+        assert server is not None
+        self.join(server, client)
+        self.pump()
+        return client
+
     def result(self, deferred: Deferred[_T]) -> _T:
         """What C{deferred} gives once all bytes have moved."""
         self.pump()
@@ -257,3 +268,40 @@ class World(SynchronousTestCase):
             passed += step
             self.pump()
         return passed
+
+
+class Notebook(SSHService):
+    """A service that does nothing but note what comes."""
+
+    name = b"ssh-userauth"
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[int, bytes]] = []
+
+    def serviceStarted(self) -> None:
+        pass
+
+    def serviceStopped(self) -> None:
+        pass
+
+    def unblocked(self) -> None:
+        pass
+
+    def packetReceived(self, number: int, body: memoryview) -> None:
+        self.messages.append((number, bytes(body)))
+
+
+class Puppet(ClientTransport):
+    """A client that says what the test wants it to say, once the keys are exchanged."""
+
+    notebook: Notebook
+
+    def ssh_SERVICE_ACCEPT(self, packet: bytes) -> None:
+        self.notebook = Notebook()
+        self.setService(self.notebook)
+
+    def heard_numbers(self) -> list[int]:
+        """Numbers of the messages that came since the last time."""
+        numbers = [number for number, _ in self.notebook.messages]
+        self.notebook.messages.clear()
+        return numbers
