@@ -71,8 +71,10 @@ async def connect(reactor: Any, door: IStreamClientEndpoint) -> Carrier:
         endpoint is not of a kind that has a socket.
     """
     carrier = Carrier(reactor)
+    factory = Factory.forProtocol(lambda: carrier)
+    factory.noisy = False
     try:
-        await door.connect(Factory.forProtocol(lambda: carrier)).addTimeout(CONNECT_LIMIT, reactor, _late)
+        await door.connect(factory).addTimeout(CONNECT_LIMIT, reactor, _late)
     except (ConnectError, DNSLookupError, OSError) as error:
         raise TunnelFailed(f"the server's TLS door cannot be reached: {error}") from None
     return carrier

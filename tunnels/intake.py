@@ -45,10 +45,14 @@ class Intake:
         if not self._stopped:
             self._reactor.addReader(self)
 
+    def pause(self) -> None:
+        """The outlet cannot send now."""
+        self._reactor.removeReader(self)
+
     def stop(self) -> None:
         """Leave the device alone from now on. Idempotent."""
         self._stopped = True
-        self._reactor.removeReader(self)
+        self.pause()
 
     def fileno(self) -> int:
         """The packet device's descriptor."""
@@ -71,7 +75,7 @@ class Intake:
             self.packets += packets
             self.bytes += size - packets * (HEADER + VNET_HEADER)
             if not self._outlet.transmit(frames):
-                self._reactor.removeReader(self)
+                self.pause()
                 return
             most = PACKETS_PER_BATCH
 

@@ -133,9 +133,9 @@ class Link:
         left.addErrback(lambda failure: failure.trap(CancelledError) and None)
         left.addBoth(self._unwatch)
         self._notes = {GOODBYE: goodbye(word)}
+        self._writing = False
         self._reactor.addReader(self)
-        if self._unsent is None:
-            self._push()
+        self._push()
         return left
 
     def stop(self) -> None:
@@ -150,6 +150,7 @@ class Link:
         self._intake.stop()
 
     def _unwatch(self, result: object) -> None:
+        self._writing = False
         self._reactor.removeReader(self)
         self._reactor.removeWriter(self)
 
@@ -175,7 +176,7 @@ class Link:
                 self._receive()
         except (SSL.Error, ProtocolError, OSError) as error:
             self._interrupted(error)
-        if self._unsent is not None and not self._writing:
+        if self._notes or self._unsent is not None:
             self._push()
 
     def _receive(self) -> None:
@@ -187,10 +188,8 @@ class Link:
                     if self._deliver(payload):
                         self.received_packets += 1
                         self.received_bytes += len(payload) - VNET_HEADER
-                else:
-                    self._take(kind, payload)
-                    if self._over:
-                        return
+                elif not self._take(kind, payload):
+                    return
             if count < SHORT_RECORD:
                 return
 
@@ -213,9 +212,11 @@ class Link:
     def _too_early(self, payload: memoryview) -> bool:
         raise ProtocolError(f"{self._peer} sent a packet before its hello")
 
-    def _take(self, kind: int, payload: memoryview) -> None:
+    def _take(self, kind: int, payload: memoryview) -> bool:
+        """Act on a frame that is no packet; L{False} if that was the end."""
         if kind == HEARTBEAT:
-            self._note(ANSWER, frame(ANSWER, bytes(payload)))
+            # Sent after this turn's reading, so that a flood of heartbeats gets one answer a turn.
+            self._notes[ANSWER] = frame(ANSWER, bytes(payload))
         elif kind == ANSWER:
             self._heartbeat.answered(bytes(payload))
             if self._opened is not None and self._greeting is not None:
@@ -227,6 +228,7 @@ class Link:
             word = printable(payload, LONGEST_GOODBYE)
             error = None if word == CLOSED else TunnelFailed(f"{self._peer} left the tunnel: {word}")
             self._fail(error, CLOSED)
+        return not self._over
 
     def _greeted(self, hello: Hello) -> None:
         if self._greeting is not None:
@@ -239,7 +241,7 @@ class Link:
         self._device.set_offloads(self._hello.offloads & hello.offloads)
         self._greeting = hello
         self._deliver = self._device.write
-        if self._unsent is None:
+        if self._unsent is None and not self._writing:
             self._intake.resume()
 
     # What goes out
@@ -267,24 +269,25 @@ class Link:
 
     def _note(self, kind: int, note: bytes) -> None:
         self._notes[kind] = note
-        if self._unsent is None:
-            self._push()
+        self._push()
 
     def _watch_room(self) -> None:
         self._writing = True
         self._reactor.addWriter(self)
+        self._intake.pause()
 
     def doWrite(self) -> None:
         """There is room for more, which is wanted to send or, for an answer of TLS itself, to read on."""
         self._writing = False
         self._reactor.removeWriter(self)
-        if self._unsent is not None:
-            self._push()
-        else:
+        if self._unsent is None:
             self.doRead()
+        self._push()
 
     def _push(self) -> None:
         """Send what waits until nothing does, or the socket takes no more."""
+        if self._writing or (self._over and self._left is None):
+            return
         connection = self._connection
         try:
             while self._unsent is not None or self._notes or (self._over and not self._farewell):
@@ -297,6 +300,7 @@ class Link:
                 self._unsent()
                 self._unsent = None
         except SSL.Error as error:
+            self._intake.pause()
             self._interrupted(error)
             return
         if self._greeting is not None:

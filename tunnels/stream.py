@@ -126,6 +126,13 @@ class StreamTunnel:
         )
         self._link.start()
         await within(reactor, HELLO_LIMIT, self._opening, f"{parameters.peer} did not say hello")
+        self._log.info(
+            "The tunnel to {peer} carries packets: {key_exchange}, {cipher}, round trip {round_trip:.4f} s",
+            peer=parameters.peer,
+            key_exchange=self._report.key_exchange,
+            cipher=self._report.cipher,
+            round_trip=self.report().round_trip,
+        )
 
     def _opened(self) -> None:
         assert self._opening is not None

@@ -89,7 +89,7 @@ class Visit(Protocol):
             return
         self._ciphertext += data
         # One record at a time, so that none of the devices' own bytes goes into this TLS connection.
-        while len(self._ciphertext) >= 5 and self._tls is not None:
+        while len(self._ciphertext) >= 5 and not self._passed():
             end = 5 + struct.unpack("!H", self._ciphertext[3:5])[0]
             if len(self._ciphertext) < end:
                 return
@@ -97,8 +97,11 @@ class Visit(Protocol):
             self._tls.bio_write(record)
             self._proceed(self._tls)
             self._flush()
-        if self._tls is None and self._ciphertext:
+        if self._passed() and self._ciphertext:
             self.door.impatient.append(self)
+
+    def _passed(self) -> bool:
+        return self._tls is None
 
     def _proceed(self, tls: SSL.Connection) -> None:
         try:

@@ -80,9 +80,7 @@ class SessionCase(TestCase):
             authority or self.door.authority.der,
         )
 
-    def tunnel(
-        self, site: MemoryTunnelSite, peer_key: PublicKey | None = None, mode: Mode = Mode.L3
-    ) -> IDeviceTunnel:
+    def tunnel(self, site: MemoryTunnelSite, peer_key: PublicKey | None = None, mode: Mode = Mode.L3) -> IDeviceTunnel:
         """This device's tunnel to the other one; closed when the test is over, whatever became of it."""
         other = Role.ONSITE if site.role is Role.MASTER else Role.MASTER
         key = peer_key or self.identities[other].public
@@ -104,7 +102,11 @@ class SessionCase(TestCase):
     async def until(self, condition: Callable[[], object]) -> None:
         """Let the reactor turn until C{condition} holds."""
         while not condition():
-            await deferLater(reactor, 0)  # type: ignore[arg-type]
+            await self.turn()
+
+    async def turn(self) -> None:
+        """Let the reactor turn once."""
+        await deferLater(reactor, 0)  # type: ignore[arg-type]
 
     async def started(self, site: MemoryTunnelSite, peer_key: PublicKey | None = None) -> Lone:
         """One end alone, attached, on its way in."""
@@ -116,7 +118,7 @@ class SessionCase(TestCase):
             carried.addErrback(lambda failure: failure.trap(RDVError) and None)
 
         self.addCleanup(forget)
-        return Lone(tunnel, carried)
+        return Lone(site, tunnel, carried)
 
     async def assert_refused(self, waiting: Deferred[Any], kind: type[E], words: str = "") -> E:
         """C{waiting} fails with one clear line of this kind."""
@@ -124,12 +126,14 @@ class SessionCase(TestCase):
             await waiting
         self.assertNotIn("\n", str(caught.exception))
         self.assertIn(words, str(caught.exception))
-        return caught.exception
+        error: E = caught.exception
+        return error
 
 
 class Lone:
     """An end that was started, and what its start will come to."""
 
-    def __init__(self, tunnel: IDeviceTunnel, carried: Deferred[Any]) -> None:
+    def __init__(self, site: MemoryTunnelSite, tunnel: IDeviceTunnel, carried: Deferred[Any]) -> None:
+        self.site = site
         self.tunnel = tunnel
         self.carried = carried

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
@@ -89,7 +89,7 @@ class EntranceTests(SessionCase):
         """A port at which nobody listens is an error at once."""
         port = reactor.listenTCP(0, self.door, interface="127.0.0.1")  # type: ignore[attr-defined]
         number = port.getHost().port
-        await port.stopListening()
+        await maybeDeferred(port.stopListening)
         site = self.site(Role.MASTER)
         site.door = TCP4ClientEndpoint(reactor, "127.0.0.1", number)
         lone = await self.started(site)
@@ -117,7 +117,9 @@ class PatienceTests(SessionCase):
         lone = await self.started(self.site(Role.MASTER))
         if ready is not None:
             await ready()
-            await self.until(lambda: any(c.getTime() == self.clock.seconds() + seconds for c in self.reactor.getDelayedCalls()))
+            await self.until(
+                lambda: any(c.getTime() == self.clock.seconds() + seconds for c in self.reactor.getDelayedCalls())
+            )
         self.clock.advance(seconds - 0.1)
         self.assertNoResult(lone.carried)
         self.clock.advance(0.2)
@@ -137,7 +139,7 @@ class PatienceTests(SessionCase):
                 await visit.gone
         self.assertEqual(descriptors() - before, set())
 
-    def pending(self) -> list[object]:
+    def pending(self) -> list[IDelayedCall]:
         """What waits for time."""
         return self.reactor.getDelayedCalls()
 
