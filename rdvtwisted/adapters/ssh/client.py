@@ -311,5 +311,10 @@ def connect(
             line.ready.errback(error)
 
     made.addTimeout(settings.connect_seconds, clock, too_late).addErrback(unreachable)
-    line.ready.chainDeferred(link)
+
+    def ready(result: SSHLink | Failure) -> None:
+        if not link.called:
+            link.callback(result)
+
+    line.ready.addBoth(ready)
     return link

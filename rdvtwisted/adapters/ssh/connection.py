@@ -167,7 +167,7 @@ class Connection(SSHService):
         channel = self._asked_for.pop(reader.uint32(), None)
         if channel is None:
             raise ProtocolError("it refused a channel that nobody asked for")
-        channel.refused(reader.uint32(), reader.text())
+        channel.refused(reader.uint32(), reader.remark())
 
     # Being asked by the peer
 

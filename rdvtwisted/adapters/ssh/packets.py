@@ -26,8 +26,6 @@ STRANGER_PACKET = 40_000
 LARGEST_PACKET = 264_000
 #: Bytes of replies that may wait for a peer that does not read, or that is slow to exchange keys.
 LARGEST_BACKLOG = 1 << 20
-#: Characters that we keep of what a peer says when it leaves.
-LONGEST_REASON = 200
 #: Seconds that a peer has to take leave before the connection is cut.
 GOODBYE_SECONDS = 5.0
 
@@ -279,7 +277,7 @@ class PacketTransport(conch.SSHTransportBase):
         """The peer takes leave."""
         reader = Reader(packet)
         reader.uint32()
-        self.end_reason = self.end_reason or reader.text()[:LONGEST_REASON] or "the other end closed it"
+        self.end_reason = self.end_reason or reader.remark() or "the other end closed it"
         self._close()
 
     def ssh_UNIMPLEMENTED(self, packet: bytes) -> None:

@@ -64,9 +64,15 @@ class ShellChannel(Channel):
             self._terminal = True
             return True
         if name == b"shell" and self._shell is None and not self._eof_due:
-            self._shell = self._open_shell(self._desk.device, self._terminal)
-            return True
+            return self._open()
         return name == b"window-change"
+
+    def _open(self) -> bool:
+        try:
+            self._shell = self._open_shell(self._desk.device, self._terminal)
+        except Exception:  # noqa: BLE001 - as for a shell that breaks later
+            self.log.failure("No shell could be opened for {device}", device=self._desk.device.id)
+        return self._shell is not None
 
     def settled(self) -> None:
         """The client knows that it has a shell: start it."""

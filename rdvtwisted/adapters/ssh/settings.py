@@ -41,8 +41,11 @@ class ServerSettings(LineSettings):
 
 @frozen
 class ClientSettings(LineSettings):
-    """What holds at a device. Each number bounds, in seconds, one stage of getting a connection."""
+    """What holds at a device; C{*_seconds} bound each stage of getting a connection."""
 
+    #: The server asks first: if both asked after the same silence, each round of keepalives would be two.
+    keepalive_idle: float = 50.0
+    keepalive_answer: float = 10.0
     #: From nothing to a transport connection.
     connect_seconds: float = 20.0
     #: From asking for authentication to being let in.

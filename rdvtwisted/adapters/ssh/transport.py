@@ -105,9 +105,11 @@ class SecureTransport(PacketTransport):
 
     def begin_exchange(self, packet: bytes) -> None:
         """Note that the peer takes part in a key exchange from now on, if it may."""
+        names = Reader(packet[16:]).names()
+        if (_STRICT_CLIENT if self.isClient else _STRICT_SERVER) in names:
+            raise ProtocolError("it takes itself for the other end")
         if self.sessionID is None:
-            marker = _STRICT_SERVER if self.isClient else _STRICT_CLIENT
-            self._strict = marker in Reader(packet[16:]).names()
+            self._strict = (_STRICT_SERVER if self.isClient else _STRICT_CLIENT) in names
             if self._strict and self.incomingPacketSequence != 1:
                 raise ProtocolError("it said something before its key exchange")
         elif not self.logged_in:
@@ -129,6 +131,7 @@ class SecureTransport(PacketTransport):
         self._sealer = ciphers.sealer(chosen.outCipType, chosen.outMACType, key_out, iv_out, mac_out)
         if self._strict:
             self.outgoingPacketSequence = 0
+        self._carried = 0
         self._awaited = _NEWKEYS
         self._keyExchangeState = self._KEY_EXCHANGE_NONE
         blocked, self._blockedByKeyExchange = self._blockedByKeyExchange, []
@@ -152,7 +155,6 @@ class SecureTransport(PacketTransport):
             self.incomingPacketSequence = 0
         self._awaited = None
         self._encrypted = True
-        self._carried = 0
         self._stop_timers()
         self._rekey_call = self.clock.callLater(self.settings.rekey_hours * 3600, self.rekey)
         self.secured()

@@ -10,6 +10,9 @@ from rdvtwisted.errors import ProtocolError
 #: What a message's payload may be handed over as.
 Octets = Union[bytes, memoryview]
 
+#: Characters that are kept of what a peer says to people.
+LONGEST_REMARK = 200
+
 _UINT32 = struct.Struct("!I")
 
 
@@ -60,6 +63,11 @@ class Reader:
     def text(self) -> str:
         """The next C{string} as text; what is no UTF-8 shows as U+FFFD, as it is only compared or logged."""
         return self.string().decode("utf-8", "replace")
+
+    def remark(self) -> str:
+        """The next C{string}, which somebody may read: made printable, and not too long."""
+        text = self.text()[:LONGEST_REMARK]
+        return "".join(letter if letter.isprintable() else "?" for letter in text)
 
     def names(self) -> list[bytes]:
         """The next C{name-list}."""

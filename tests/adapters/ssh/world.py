@@ -118,7 +118,7 @@ class Recorder(Protocol):
     """Keeps what it is given."""
 
     def __init__(self) -> None:
-        self.data = b""
+        self.data = bytearray()
         self.lost: Failure | None = None
 
     def dataReceived(self, data: bytes) -> None:
