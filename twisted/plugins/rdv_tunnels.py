@@ -1,0 +1,5 @@
+"""The tunnel backends that come with rdvtwisted: a table, and nothing else."""
+
+from tunnels.tls import TLSBackend
+
+tls = TLSBackend()
