@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from ipaddress import IPv6Address, IPv6Network
 
 from attrs import define, frozen
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
@@ -15,6 +16,9 @@ from rdvtwisted.adapters.front.stream import address_text
 Refused = Callable[[str, str, str, str], None]
 
 DOOR = "tls"
+
+#: Bits of an IPv6 address that tell one customer of an ISP from another (RFC 6177).
+IPV6_SITE_BITS = 64
 
 
 @frozen
@@ -31,6 +35,17 @@ class Limits:
     visits_per_address: int = 32
 
 
+def origin(host: str) -> str:
+    """What counts as one address: an IPv4 address, also when it is mapped into IPv6, or an IPv6 network of a site."""
+    try:
+        address = IPv6Address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(IPv6Network((address, IPV6_SITE_BITS), strict=False))
+
+
 class Visits:
     """All visits of a door."""
 
@@ -45,7 +60,7 @@ class Visits:
 
     def begin(self, address: IAddress | None) -> Visit | None:
         """Take somebody in; L{None} if there are too many, which is reported."""
-        host = str(getattr(address, "host", ""))
+        host = origin(str(getattr(address, "host", "")))
         text = address_text(address)
         if self._count >= self.limits.visits:
             self.report(text, "too many connections")
@@ -58,7 +73,7 @@ class Visits:
         return Visit(self, self._clock, host, text)
 
     def end(self, host: str) -> None:
-        """Somebody who came from C{host} is through, or gone."""
+        """Somebody who came from there is through, or gone."""
         self._count -= 1
         self._hosts[host] -= 1
         if not self._hosts[host]:

@@ -13,13 +13,14 @@ from OpenSSL import SSL
 from twisted.internet.interfaces import IAddress, IOpenSSLServerConnectionCreator, IPullProducer
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyClass, verifyObject
 
 from rdvtwisted.adapters.front.authority import Authority
 from rdvtwisted.adapters.front.door import Door, Inside
 from rdvtwisted.adapters.front.turnstile import LINE_LIMIT, Turnstile
-from rdvtwisted.adapters.front.visit import Limits
+from rdvtwisted.adapters.front.visit import Limits, origin
 from rdvtwisted.interfaces import ITicketOffice, ITunnelSeat
 from tests.adapters.front.clients import Identity, Office, Seat, TLSClient, Wire, converse
 
@@ -363,6 +364,26 @@ class RefusalTests(DoorTestCase):
         self.arrive("192.0.2.2")
         wires[0].lose()
         self.arrive()
+
+    def test_one_address(self) -> None:
+        """An IPv6 site counts as one address, whichever of its many it uses; a mapped IPv4 address is what it is."""
+        self.assertEqual(origin("2001:db8::1%eth0"), origin("2001:db8::ffff:2"))
+        self.assertNotEqual(origin("2001:db8::1"), origin("2001:db8:0:1::1"))
+        self.assertEqual(origin("::ffff:192.0.2.1"), "192.0.2.1")
+        self.assertEqual(origin("192.0.2.1"), "192.0.2.1")
+        for host in ("2001:db8::1", "2001:db8::2"):
+            self.arrive(host)
+        self.assertIsNone(self.door.buildProtocol(Wire("2001:db8::3").getPeer()))
+        self.assertEqual(self.refusals[0][1], "[2001:db8::3]:40000")
+
+    def test_log(self) -> None:
+        """A refusal is one line in the log; what a client sent in it is data."""
+        with capturedLogs() as logs:
+            self.connect(TLSClient("{secret}\n"))
+        self.assertEqual(
+            [formatEvent(event) for event in logs],
+            ["192.0.2.1:40000 refused at the TLS door: nothing here speaks '{secret}\\n'"],
+        )
 
     def test_too_many(self) -> None:
         """All together get so many; a connection that is through does not count."""
