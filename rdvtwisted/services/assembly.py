@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import random
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -90,7 +91,10 @@ def inform(settings: DeviceSettings | None) -> int:
         if known:
             announce(settings, who, _print)
         return 0
-    for backend in discover().backends:
+    found = discover()
+    for problem in found.problems:
+        _print(problem)
+    for backend in found.backends:
         modes = ", ".join(sorted(mode.value for mode in backend.modes))
         _print(f"{backend.name:10} {modes:7} {backend.summary}")
         for missing in backend.missing():
@@ -118,8 +122,9 @@ def _equipment(settings: DeviceSettings, reactor: Any) -> Equipment:
 
 def _require_backends(equipment: Equipment) -> None:
     if not equipment.backends:
-        lacking = [f"{each.what} ({each.cure})" for backend in discover().backends for each in backend.missing()]
-        raise MissingProgram("no tunnel backend can be used here: " + "; ".join(lacking or ["none is installed"]))
+        found = discover()
+        lacking = [f"{each.what} ({each.cure})" for backend in found.backends for each in backend.missing()]
+        raise MissingProgram("no tunnel backend can be used here: " + "; ".join([*lacking, *found.problems]))
 
 
 def _connector(equipment: Equipment) -> Callable[[], Awaitable[Link]]:
@@ -202,7 +207,20 @@ def _global_reactor() -> Any:
 
 
 def exit_with_status_of(service: MasterService) -> None:
-    """Let the process end with the status of C{service}: for programs whose own exit status is not ours to choose."""
+    """
+    Let the process end with the status of C{service}, also when a signal has ended it: for programs whose own
+    exit status is not ours to choose.
+    """
+    reactor = _global_reactor()
+
+    def stop() -> None:
+        with suppress(ReactorNotRunning):
+            reactor.stop()
+
+    def take_signals() -> None:
+        # twistd ends itself with the signal that has reached its reactor, whatever came of it: none reaches it.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: reactor.callFromThread(stop))
 
     def end() -> None:
         sys.stdout.flush()
@@ -213,7 +231,8 @@ def exit_with_status_of(service: MasterService) -> None:
         if service.exit_status:
             atexit.register(end)
 
-    _global_reactor().addSystemEventTrigger("after", "shutdown", register)
+    reactor.callWhenRunning(take_signals)
+    reactor.addSystemEventTrigger("after", "shutdown", register)
 
 
 def run_in_foreground(service: Service, debug: bool) -> int:
