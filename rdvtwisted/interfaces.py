@@ -8,6 +8,7 @@ backend, needs only this page.
 
 from __future__ import annotations
 
+from twisted.plugin import IPlugin
 from zope.interface import Attribute, Interface
 
 # ---------------------------------------------------------------- the server
@@ -272,8 +273,8 @@ class IPacketDevice(Interface):
         """Close it; the interface vanishes. Idempotent."""
 
 
-class ITunnelBackend(Interface):
-    """A way to carry a device's packets; found as a C{twisted.plugin}."""
+class ITunnelBackend(IPlugin):
+    """A way to carry a device's packets; found as a plugin of Twisted, an instance in C{twisted/plugins}."""
 
     name = Attribute("Short name, as on command lines: C{[a-z0-9-]+}.")
     summary = Attribute("One sentence for lists.")

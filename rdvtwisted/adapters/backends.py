@@ -14,6 +14,9 @@ from rdvtwisted.interfaces import ITunnelBackend
 #: Twisted with a line in the log, and looks like one that was never installed.
 OWN = ("tls",)
 
+_MISSING = (
+    "{name} is missing: is rdvtwisted installed completely? An old twisted/plugins/dropin.cache may hide it: remove that"
+)
 _NAME = re.compile(r"[a-z0-9-]{1,32}")
 
 
@@ -46,7 +49,7 @@ def discover(package: object = plugins) -> Discovery:
             problems.append(f"two backends call themselves {name}: the second one is left out")
         else:
             found[name] = backend
-    problems += [f"{name} is missing: is rdvtwisted installed completely?" for name in OWN if name not in found]
+    problems += [_MISSING.format(name=name) for name in OWN if name not in found]
     order = {name: place for place, name in enumerate(OWN)}
     names = sorted(found, key=lambda name: (order.get(name, len(OWN)), name))
     return Discovery(tuple(found[name] for name in names), tuple(problems))
