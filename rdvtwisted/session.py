@@ -23,17 +23,17 @@ from rdvtwisted.values import EndReason, Lease, Mode, Role, SessionState, Sessio
 class ISessionWorld(Interface):
     """What a session asks of the world."""
 
-    def join(onsite, master):
+    def join(onsite: ITunnelStream, master: ITunnelStream) -> IJoin:
         """
         Join two L{ITunnelStream}s.
 
         @return: an L{IJoin}.
         """
 
-    def changed(session):
+    def changed(session: Session) -> None:
         """The session's state is another one now."""
 
-    def gone(session):
+    def gone(session: Session) -> None:
         """The session holds nothing any more; called once, after L{changed}."""
 
 

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from rdvtwisted.errors import PoolExhausted
 from rdvtwisted.leases import LeasePool
+from rdvtwisted.values import Lease
 
 POOL = IPv4Network("192.168.128.0/17")
 
@@ -53,7 +54,7 @@ class LeaseTests(SynchronousTestCase):
         """Whatever is leased and returned, no two holders share an address and nothing hidden is given."""
         pool = LeasePool(IPv4Network("10.0.0.0/26"))
         avoid = [IPv4Network((int(IPv4Network("10.0.0.0/26")[0]) + at, bits), strict=False) for at, bits in hidden]
-        held = []
+        held: list[Lease] = []
         for release in releases:
             if held and release % 2:
                 pool.release(held.pop(release % len(held)))

@@ -176,6 +176,10 @@ class SessionTests(SynchronousTestCase):
             except RequestRefused:
                 pass
 
+        def part() -> None:
+            for index in range(len(world.relay.joins)):
+                world.relay.end(index)
+
         actions = [
             ask,
             lambda: occupy(Role.ONSITE),
@@ -183,7 +187,7 @@ class SessionTests(SynchronousTestCase):
             lambda: session.end(EndReason.OPERATOR),
             lambda: clock.advance(1),
             lambda: clock.advance(BUILD_SECONDS),
-            lambda: [world.relay.end(index) for index in range(len(world.relay.joins))],
+            part,
         ]
         for step in steps:
             actions[step]()

@@ -14,8 +14,14 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.error import ReactorNotRunning
-from twisted.logger import FilteringLogObserver, Logger, LogLevel, LogLevelFilterPredicate, globalLogBeginner
-from twisted.logger import textFileLogObserver
+from twisted.logger import (
+    FilteringLogObserver,
+    Logger,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogBeginner,
+    textFileLogObserver,
+)
 
 from rdvtwisted.adapters.backends import discover
 from rdvtwisted.adapters.network.linux import LinuxNetwork

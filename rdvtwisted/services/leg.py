@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from attrs import define, field, frozen
-from twisted.internet.defer import CancelledError, Deferred, FirstError, TimeoutError, gatherResults
+from twisted.internet import defer
+from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
@@ -133,7 +134,7 @@ class Leg:
         """What the server says of an end that this device has seen as the loss of its tunnel."""
         try:
             verdict = await following(watch).addTimeout(VERDICT_SECONDS, self.clock)
-        except TimeoutError:
+        except defer.TimeoutError:
             return ending
         return ending if verdict.reason is EndReason.TUNNEL_LOST else verdict
 

@@ -98,7 +98,7 @@ class Link:
         telling.addTimeout(LEAVE_SECONDS, self._clock)
         try:
             await telling
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - who cannot be told is told by the loss of the connection
             self._log.debug("The end of the session could not be told: {error}", error=error)
 
     async def close(self) -> None:
@@ -109,7 +109,7 @@ class Link:
         leaving.addTimeout(LEAVE_SECONDS, self._clock)
         try:
             await leaving
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - who leaves does not mind how
             self._log.debug("Left without a goodbye: {error}", error=error)
 
     # ShellListener

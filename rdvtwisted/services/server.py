@@ -89,7 +89,8 @@ class Administration:
         """Issue the TLS door a new certificate, and show it from now on."""
         credentials = self._authority.renew()
         self._door.show(credentials)
-        return f"the TLS door shows a certificate that is valid until {credentials.certificate.not_valid_after_utc:%Y-%m-%d}"
+        until = credentials.certificate.not_valid_after_utc
+        return f"the TLS door shows a certificate that is valid until {until:%Y-%m-%d}"
 
 
 @define(eq=False)

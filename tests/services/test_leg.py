@@ -130,7 +130,7 @@ class LegTests(SynchronousTestCase):
         verifyObject(IDeviceTunnel, self.tunnel)
 
     def test_order(self) -> None:
-        """The interface comes first; the network is configured while the tunnel connects; it is up when both are done."""
+        """The interface comes first, the network is configured while the tunnel connects, and both make it up."""
         self.assertEqual(self.events, ["attach"])
         self.tunnel.attached.callback("rdv0")
         self.assertEqual(self.events, ["attach", "apply", "carry"])

@@ -36,7 +36,8 @@ class FirstTests(SynchronousTestCase):
     def test_late_failure(self) -> None:
         """What fails while it is being cancelled is logged, not lost."""
         stubborn: Deferred[str] = Deferred(lambda event: event.errback(ValueError("while leaving")))
-        winner = first([stubborn, event := Deferred()])
+        event: Deferred[str] = Deferred()
+        winner = first([stubborn, event])
         event.callback("done")
         self.assertEqual(self.successResultOf(winner), "done")
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
