@@ -43,7 +43,8 @@ ROOMS = [
     ),
     Room("tap", (*VOCABULARY, "rdvtwisted", "rdvtwisted.services")),
     Room("tunnels", VOCABULARY),
-    Room("twisted.plugins", (*VOCABULARY, "tap", "tunnels")),
+    # Not twisted.plugins itself: that is Twisted's, where plugins are looked for.
+    *(Room(f"twisted.plugins.{name}", (*VOCABULARY, "tap", "tunnels")) for name in ("rdv_services", "rdv_tunnels")),
 ]
 
 #: Whole of an import name, or its beginning, and the rooms that alone may use it.
@@ -66,6 +67,7 @@ PURE_TWISTED = (
     "twisted.internet.defer",
     "twisted.internet.interfaces",
     "twisted.logger",
+    "twisted.plugin.IPlugin",
     "twisted.python.failure",
 )
 

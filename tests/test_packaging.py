@@ -104,10 +104,14 @@ class Environment:
         """Install a source tree as it is, with the build system at hand."""
         self.pip("install", "--no-deps", "--no-index", "--no-build-isolation", *what)
 
-    def commands(self, **environment: str) -> set[str]:
-        """Which of our commands twistd lists when it is run somewhere else."""
+    def twistd(self, *arguments: str, **environment: str) -> str:
+        """What twistd prints when it is run somewhere else."""
         script = "from twisted.scripts.twistd import run; run()"
-        listing = run([self.python, "-c", script, "--help"], self.elsewhere, **environment)
+        return run([self.python, "-c", script, *arguments], self.elsewhere, **environment)
+
+    def commands(self, **environment: str) -> set[str]:
+        """Which of our commands twistd lists."""
+        listing = self.twistd("--help", **environment)
         return set(re.findall(r"^ +([a-z-]+) ", listing, re.MULTILINE)) & COMMANDS
 
     def content(self) -> set[str]:
@@ -137,14 +141,20 @@ class InstallationTests(SynchronousTestCase):
         before = self.environment.content()
         self.environment.install(self.source)
         self.assertEqual(self.environment.commands(), COMMANDS)
-        self.assertTrue((self.environment.bin / "rdv-master").is_file())
-        self.assertTrue((self.environment.bin / "rdvctl").is_file())
         script = "from importlib.metadata import version; print(version('rdvtwisted'))"
         self.assertEqual(run([self.environment.python, "-c", script], self.environment.elsewhere).strip(), __version__)
 
         self.environment.pip("uninstall", "--yes", "rdvtwisted")
         self.assertEqual(self.environment.content(), before)
         self.assertEqual(self.environment.commands(), set())
+
+    def test_usage(self) -> None:
+        """Each installed command imports all that it needs, and shows how it is used."""
+        self.environment.install(self.source)
+        for command in COMMANDS:
+            self.assertIn("--help", self.environment.twistd(command, "--help"), command)
+        for script in ("rdv-master", "rdvctl"):
+            self.assertIn("--help", run([self.environment.bin / script, "--help"], self.environment.elsewhere), script)
 
     def test_editable(self) -> None:
         """After C{pip install -e .} twistd knows the commands, and what is edited takes effect."""
