@@ -133,7 +133,6 @@ class Link:
         left.addErrback(lambda failure: failure.trap(CancelledError) and None)
         left.addBoth(self._unwatch)
         self._notes = {GOODBYE: goodbye(word)}
-        self._writing = False
         self._reactor.addReader(self)
         self._push()
         return left

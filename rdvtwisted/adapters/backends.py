@@ -18,6 +18,9 @@ from rdvtwisted.interfaces import ITunnelBackend
 #: Backends that come with rdvtwisted, in order of preference.
 OWN = ("tls",)
 
+_MISSING = (
+    "{name} is missing: is rdvtwisted installed completely? An old twisted/plugins/dropin.cache may hide it: remove that"
+)
 _NAME = re.compile(r"[a-z0-9-]{1,32}")
 
 
@@ -52,7 +55,7 @@ def discover(package: ModuleType = plugins) -> Discovery:
         else:
             problems.append(problem)
     problems += _broken(package)
-    problems += [f"{name} is missing: is rdvtwisted installed completely?" for name in OWN if name not in found]
+    problems += [_MISSING.format(name=name) for name in OWN if name not in found]
     order = {name: place for place, name in enumerate(OWN)}
     names = sorted(found, key=lambda name: (order.get(name, len(OWN)), name))
     return Discovery(tuple(found[name] for name in names), tuple(problems))
