@@ -354,6 +354,7 @@ class RefusalTests(DoorTestCase):
         wire = self.arrive()
         wire.lose()
         self.assertEqual((self.refusals, len(self.door.visits)), ([], 0))
+        self.assertEqual(dict(self.door.visits._hosts), {})
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_too_many_from_one_address(self) -> None:

@@ -12,7 +12,10 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IReadWriteDescriptor
+from twisted.internet.testing import MemoryReactor
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
@@ -374,6 +377,113 @@ class FlowTests(SynchronousTestCase):
         self.flow.drop()
         self.flow.drop()
         self.assertRaises(OSError, os.fstat, pipe.inlet)
+
+
+class SocketTransport:
+    """As much of a TCP transport as a tunnel stream uses, around a socket; no reactor is in it."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self.fileno = connection.fileno
+        self.reading = True
+        self.closed = ""
+
+    def getHandle(self) -> socket.socket:
+        return self._socket
+
+    def pauseProducing(self) -> None:
+        self.reading = False
+
+    def loseConnection(self) -> None:
+        self.closed = "in order"
+
+    def abortConnection(self) -> None:
+        self.closed = "at once"
+
+
+class WatchTests(SynchronousTestCase):
+    """What a join has the reactor watch, turn by turn."""
+
+    def setUp(self) -> None:
+        """A join of two streams whose far ends are in our hands."""
+        self.reactor = MemoryReactor()
+        self.relay = Relay(self.reactor)
+        self.addCleanup(self.relay.close)
+        self.far: list[socket.socket] = []
+        self.transports: list[SocketTransport] = []
+        streams = []
+        for _ in range(2):
+            near, far = socket.socketpair()
+            for end in (near, far):
+                self.addCleanup(end.close)
+                end.setblocking(False)
+            transport = SocketTransport(near)
+            stream = TunnelStream("")
+            stream.makeConnection(transport)
+            self.assertFalse(transport.reading)
+            self.far.append(far)
+            self.transports.append(transport)
+            streams.append(stream)
+        self.join = self.relay.join(*streams)
+        self.onsite, self.master = self.join._ends
+
+    def watched(self) -> tuple[set[object], set[object]]:
+        """What is watched for reading and for writing."""
+        return set(self.reactor.getReaders()), set(self.reactor.getWriters())
+
+    def test_idle(self) -> None:
+        """Both ends are read, and nothing is waited for at their writing side."""
+        self.assertEqual(self.watched(), ({self.onsite, self.master}, set()))
+        self.onsite.doRead()
+        self.assertEqual(self.watched(), ({self.onsite, self.master}, set()))
+
+    def test_blocked(self) -> None:
+        """While the master takes nothing the onsite is not read, but the master is; later all is as before."""
+        while self.onsite in self.reactor.getReaders():
+            try:
+                while True:
+                    self.far[0].send(bytes(65536))
+            except BlockingIOError:
+                self.onsite.doRead()
+        self.assertEqual(self.watched(), ({self.master}, {self.master}))
+        while self.master in self.reactor.getWriters():
+            try:
+                while True:
+                    self.far[1].recv(65536)
+            except BlockingIOError:
+                self.master.doWrite()
+        self.assertEqual(self.watched(), ({self.onsite, self.master}, set()))
+
+    def test_half_closed(self) -> None:
+        """An end that has said all is not read any more; when both have, they are closed in order."""
+        self.far[0].shutdown(socket.SHUT_WR)
+        self.onsite.doRead()
+        self.assertEqual(self.watched(), ({self.master}, set()))
+        self.assertEqual(self.far[1].recv(1), b"")
+        self.far[1].shutdown(socket.SHUT_WR)
+        self.master.doRead()
+        self.assertEqual(self.watched(), (set(), set()))
+        self.assertIsNone(self.successResultOf(self.join.ended))
+        self.assertEqual([transport.closed for transport in self.transports], ["in order", "in order"])
+
+    def test_after_the_end(self) -> None:
+        """What the reactor still has to say after the end is not listened to."""
+        self.far[0].send(b"late")
+        self.join.stop()
+        self.assertEqual(self.watched(), (set(), set()))
+        for end in (self.onsite, self.master):
+            end.doRead()
+            end.doWrite()
+            end.connectionLost(Failure(ConnectionLost()))
+        self.assertRaises(BlockingIOError, self.far[1].recv, 4)
+        self.assertEqual(self.watched(), (set(), set()))
+        self.assertEqual([transport.closed for transport in self.transports], ["at once", "at once"])
+
+    def test_found_broken(self) -> None:
+        """An end that the reactor finds broken ends the join."""
+        self.master.connectionLost(Failure(ConnectionLost()))
+        self.successResultOf(self.join.ended)
+        self.assertEqual([transport.closed for transport in self.transports], ["at once", "at once"])
 
 
 class PipeTests(SynchronousTestCase):
