@@ -68,10 +68,11 @@ class Link:
         @raise ConnectionLost: there is none.
         """
         self._ssh.closed.addErrback(self._lost)
-        greeting: Deferred[None] = Deferred(lambda _: self._fail(ConnectionLost("the connection was given up")))
+        greeting: Deferred[None] = Deferred()
         self._current = _Asking(None, greeting)
         self._be_patient(GREETING_SECONDS)
-        self._shell = await self._ssh.open_shell(self)
+        # Without a shell there is no greeting either: whatever goes wrong, that is where it is told.
+        self._ssh.open_shell(self).addCallbacks(self._opened, self._lost)
         await greeting
 
     def ask(self, asked: Asked) -> Deferred[Any]:
@@ -142,9 +143,14 @@ class Link:
 
     def ended(self, status: int | None, reason: str) -> None:
         """The server has closed the shell; its last words say why."""
-        self._fail(self._dialogue.closed() if not reason else ConnectionLost(reason))
+        # When the whole connection is gone it says so itself, and better.
+        if not reason:
+            self._fail(self._dialogue.closed())
 
     # Inside
+
+    def _opened(self, shell: RemoteShell) -> None:
+        self._shell = shell
 
     def _next(self) -> None:
         if self._error is not None:
