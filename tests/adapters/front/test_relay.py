@@ -28,6 +28,10 @@ from rdvtwisted.testing.streams import MemoryJoin, MemoryRelay, MemoryStream
 from tests.adapters.front.sockets import Device, descriptors, device_and_stream, released, settled
 
 
+#: Turns within which everything between two socket pairs is full, or empty.
+TURNS = 50
+
+
 class RelayContract:
     """What every relay promises."""
 
@@ -439,20 +443,32 @@ class WatchTests(SynchronousTestCase):
 
     def test_blocked(self) -> None:
         """While the master takes nothing the onsite is not read, but the master is; later all is as before."""
-        while self.onsite in self.reactor.getReaders():
-            try:
-                while True:
-                    self.far[0].send(bytes(65536))
-            except BlockingIOError:
+        for _ in range(TURNS):
+            self.fill()
+            if self.onsite in self.reactor.getReaders():
                 self.onsite.doRead()
         self.assertEqual(self.watched(), ({self.master}, {self.master}))
-        while self.master in self.reactor.getWriters():
-            try:
-                while True:
-                    self.far[1].recv(65536)
-            except BlockingIOError:
+        for _ in range(TURNS):
+            self.drain()
+            if self.master in self.reactor.getWriters():
                 self.master.doWrite()
         self.assertEqual(self.watched(), ({self.onsite, self.master}, set()))
+
+    def fill(self) -> None:
+        """The onsite sends until no more is taken."""
+        try:
+            while True:
+                self.far[0].send(bytes(65536))
+        except BlockingIOError:
+            pass
+
+    def drain(self) -> None:
+        """The master receives all there is."""
+        try:
+            while True:
+                self.far[1].recv(65536)
+        except BlockingIOError:
+            pass
 
     def test_half_closed(self) -> None:
         """An end that has said all is not read any more; when both have, they are closed in order."""
