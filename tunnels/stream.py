@@ -224,5 +224,6 @@ class StreamTunnel:
 
 
 def _hand_over(result: T | Failure, waiting: Deferred[T]) -> None:
-    """Give a result to who waits for it, who may have cancelled."""
-    waiting.callback(result)
+    """Give a result to who waits for it; who has cancelled waits no more."""
+    if not waiting.called:
+        waiting.callback(result)
