@@ -27,7 +27,6 @@ from rdvtwisted.interfaces import IJoin, IRelay, ITunnelStream
 from rdvtwisted.testing.streams import MemoryJoin, MemoryRelay, MemoryStream
 from tests.adapters.front.sockets import Device, descriptors, device_and_stream, released, settled
 
-
 #: Turns within which everything between two socket pairs is full, or empty.
 TURNS = 50
 
