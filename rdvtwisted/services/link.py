@@ -19,7 +19,7 @@ from rdvtwisted.adapters.ssh.link import SSHLink
 from rdvtwisted.adapters.ssh.remote import RemoteShell
 from rdvtwisted.adapters.uplink import Authority, tls_endpoint
 from rdvtwisted.errors import ConnectionLost, KeyRejected, RDVError
-from rdvtwisted.requests import EndSession
+from rdvtwisted.requests import EndSession, WaitForMaster, WaitForSessionChange
 from rdvtwisted.services.device import DeviceSettings
 from rdvtwisted.shell.dialogue import Dialogue
 from rdvtwisted.shell.questions import Asked, GetRole
@@ -46,8 +46,9 @@ class Link:
     """
     The connection of one device to its server.
 
-    Questions wait for their turn. A question that is cancelled has the server
-    interrupt it, so that the next one can be asked at once.
+    Questions wait for their turn. The answer to a question that is cancelled
+    is dropped; one that waits is interrupted first, unless the server is an
+    old one, which Ctrl-C would end.
     """
 
     _log = Logger()
@@ -60,6 +61,7 @@ class Link:
     _current: _Asking | None = field(default=None, init=False)
     _limit: IDelayedCall | None = field(default=None, init=False)
     _error: RDVError | None = field(default=None, init=False)
+    _interruptible: bool = field(default=True, init=False)
 
     async def open(self) -> None:
         """
@@ -125,6 +127,9 @@ class Link:
         for reply in replies:
             current, self._current = self._current, None
             self._stop_limit()
+            if reply.unknown_syntax:
+                # It knows less than we do: an old server.
+                self._interruptible = False
             if current is not None and not current.answer.called:
                 try:
                     value = None if current.asked is None else reply.value
@@ -169,14 +174,19 @@ class Link:
             asking.answer.errback(error)
             self._next()
             return
-        self._be_patient(PATIENCE_SECONDS + getattr(asking.asked, "seconds", 0.0))
+        self._be_patient(PATIENCE_SECONDS + _waiting_seconds(asking.asked))
         self._shell.write(line)
 
     def _abandon(self, asking: _Asking) -> None:
         """Nobody wants this answer any more; when it comes it is dropped."""
         if asking in self._waiting:
             self._waiting.remove(asking)
-        elif asking is self._current and self._shell is not None:
+        elif (
+            asking is self._current
+            and self._shell is not None
+            and self._interruptible
+            and _waiting_seconds(asking.asked)
+        ):
             self._be_patient(PATIENCE_SECONDS)
             self._shell.write(self._dialogue.interrupt())
 
@@ -208,6 +218,11 @@ class Link:
         self._error = error
         self._stop_waiting()
         self._ssh.disconnect("giving up")
+
+
+def _waiting_seconds(asked: Asked | None) -> float:
+    """For how long a question asks the server to wait; 0 for one that is answered at once."""
+    return asked.seconds if isinstance(asked, (WaitForMaster, WaitForSessionChange)) else 0.0
 
 
 async def open_link(settings: DeviceSettings, who: Identity, authority: Authority, reactor: Any) -> Link:
