@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from attrs import define, field
@@ -29,7 +30,8 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise StateDirectoryError(f"cannot write {path}: {error.strerror}") from None
 
 
@@ -46,6 +48,7 @@ class KnownPeers:
 
     path: Path
     strict: bool = False
+    _text: str = field(default="", init=False, repr=False)
     _keys: dict[str, PublicKey] = field(factory=dict, init=False)
 
     def read(self) -> None:
@@ -57,11 +60,14 @@ class KnownPeers:
         """
         try:
             with open(self.path, encoding="utf-8", errors="replace") as file:
-                text = file.read(MAX_FILE_BYTES)
+                text = file.read(MAX_FILE_BYTES + 1)
         except FileNotFoundError:
             text = ""
         except OSError as error:
             raise StateDirectoryError(f"cannot read {self.path}: {error.strerror}") from None
+        if len(text) > MAX_FILE_BYTES:
+            raise StateDirectoryError(f"{self.path} has more than {MAX_FILE_BYTES} bytes: it is no file of known peers")
+        self._text = text
         self._keys = {}
         for number, line in enumerate(text.splitlines(), 1):
             if not line.strip() or line.lstrip().startswith("#"):
@@ -93,10 +99,15 @@ class KnownPeers:
 
     def pin(self, peer: str, key: PublicKey) -> None:
         """
-        Remember C{key} as the key of C{peer}.
+        Remember C{key} as the key of C{peer}, in a line of its own; what stands in the file stays.
 
+        @raise PeerKeyChanged: somebody has pinned another key meanwhile.
         @raise StateDirectoryError: the file cannot be written.
         """
+        if self.check(peer, key):
+            return
+        text = self._text
+        if text and not text.endswith("\n"):
+            text += "\n"
+        write_atomically(self.path, f"{text}{peer} {key.line}\n".encode())
         self._keys[peer] = key
-        lines = "".join(f"{name} {known.line}\n" for name, known in sorted(self._keys.items()))
-        write_atomically(self.path, lines.encode("ascii"))
