@@ -18,10 +18,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from rdvtwisted.adapters.pins import write_atomically
-from rdvtwisted.errors import ServerKeyChanged, StateDirectoryError
+from rdvtwisted.errors import ConnectionLost, ProtocolError, RDVError, ServerKeyChanged, StateDirectoryError
 
-#: X509_V_ERR_CERT_NOT_YET_VALID of openssl/x509_vfy.h.
+#: X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED of openssl/x509_vfy.h.
 _NOT_YET_VALID = 9
+_EXPIRED = 10
 
 
 def fingerprint(certificate: bytes) -> str:
@@ -45,7 +46,7 @@ class Authority:
     _log = Logger()
 
     path: Path
-    refusal: ServerKeyChanged | None = field(default=None, init=False)
+    refusal: RDVError | None = field(default=None, init=False)
     _certificate: x509.Certificate | None = field(default=None, init=False)
 
     def read(self) -> None:
@@ -76,15 +77,17 @@ class Authority:
         The server, authenticated otherwise, says that this (DER) is its authority: pin it at first use.
 
         @raise ServerKeyChanged: another one is pinned.
-        @raise StateDirectoryError: it is no certificate, or cannot be written.
+        @raise ProtocolError: it is no certificate.
+        @raise StateDirectoryError: it cannot be written.
         """
         pinned = self.der
         if pinned is None:
             try:
-                self._certificate = x509.load_der_x509_certificate(certificate)
+                first = x509.load_der_x509_certificate(certificate)
             except ValueError:
-                raise StateDirectoryError("the server's certificate authority is no certificate") from None
-            write_atomically(self.path, self._certificate.public_bytes(Encoding.PEM), 0o644)
+                raise ProtocolError("the server's certificate authority is no certificate") from None
+            write_atomically(self.path, first.public_bytes(Encoding.PEM), 0o644)
+            self._certificate = first
             self._log.info("Pinned the server's certificate authority {shown}", shown=fingerprint(certificate))
         elif pinned != certificate:
             raise self._changed(certificate)
@@ -116,7 +119,7 @@ class Authority:
             if where & SSL.SSL_CB_HANDSHAKE_DONE:
                 try:
                     self._settle(connection)
-                except ServerKeyChanged as error:
+                except RDVError as error:
                     self.refusal = error
                     tlsProtocol.failVerification(Failure(error))
 
@@ -135,7 +138,14 @@ class Authority:
             # A device without a clock of its own starts in the past; the signature still counts.
             self._log.warn("The server's certificate is not valid yet by this device's clock")
             return True
-        self.refusal = self._changed(certificate.to_cryptography().public_bytes(Encoding.DER))
+        shown = certificate.to_cryptography()
+        if error == _EXPIRED:
+            self.refusal = ConnectionLost(
+                f"the server's certificate was good until {shown.not_valid_after_utc:%Y-%m-%d}: have it renewed with"
+                " 'rdvctl certificate renew', or set this device's clock right"
+            )
+        else:
+            self.refusal = self._changed(shown.public_bytes(Encoding.DER))
         return False
 
     def _settle(self, connection: SSL.Connection) -> None:
