@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from rdvtwisted.adapters.control_client import ControlClient
 from tests.lab.lab import Lab
 from tests.lab.processes import LabError, LabProcess, eventually
 from tests.lab.topology import site_suffix
@@ -41,22 +43,20 @@ class Deployment:
     Services in a lab that is up, each with a state directory of its own, and a
     log and reports in files that survive until the lab is down.
 
+    @ivar door: which of L{DOORS} devices go through that are started from now on.
     @ivar server: the server's process; L{None} before it is started.
     @ivar onsites: the onsite devices' processes, by site number.
     @ivar master: the process of the session's master; L{None} before there is one.
     """
 
     def __init__(self, lab: Lab, door: str = "ssh") -> None:
-        """
-        @param door: which of L{DOORS} the devices go through.
-        """
         self.lab = lab
+        self.door = door
         self.directory = lab.directory / "deployment"
         self.directory.mkdir(exist_ok=True)
         self.server: LabProcess | None = None
         self.master: LabProcess | None = None
         self.onsites: dict[int, LabProcess] = {}
-        self._door = ["--with-tls"] if door == "tls" else []
 
     # Before anything runs
 
@@ -65,8 +65,8 @@ class Deployment:
         keys = {}
         for host, id in self._devices():
             plugin = "master-dev" if id == MASTER else "onsite-dev"
-            self._program(host, "twistd", plugin, "--username", id, "--make-key", "--state-dir", str(self._state(id)))
-            keys[id] = " ".join((self._state(id) / "identity.pub").read_text().split()[:2])
+            self._program(host, "twistd", plugin, "--username", id, "--make-key", "--state-dir", str(self.state(id)))
+            keys[id] = " ".join((self.state(id) / "identity.pub").read_text().split()[:2])
         return keys
 
     def register(self, keys: dict[str, str]) -> None:
@@ -80,31 +80,47 @@ class Deployment:
 
         @raise LabError: if it fails; with its words.
         """
-        return self._program("server", "rdvctl", "--state-dir", str(self._state("server")), *arguments)
+        return self._program("server", "rdvctl", "--state-dir", str(self.state("server")), *arguments)
+
+    def ask(self, verb: str, **arguments: object) -> Any:
+        """
+        What the running server answers at its control socket; the same as from C{rdvctl --json}, without a process.
+
+        @raise rdvtwisted.errors.RDVError: it is not running, or does not do it.
+        """
+        return ControlClient(str(self.state("server") / "control.sock")).ask(verb, **arguments)
 
     # Running
 
     def start_server(self) -> LabProcess:
         """Start the server; returns when both doors are open."""
-        state = str(self._state("server"))
+        state = str(self.state("server"))
         self.server = self._twistd("server", "rdv-server", "--state-dir", state)
         self.server.wait_listening(*DOORS.values(), timeout=START_SECONDS)
         return self.server
 
     def start_onsite(self, site: int = 1) -> LabProcess:
         """Start the onsite device of a site; returns when it waits for a master."""
-        id = onsite_id(site)
+        id, known = onsite_id(site), len(self.records(onsite_id(site)))
         process = self._twistd(f"onsite{site_suffix(site)}", "onsite-dev", *self._device(id), "--interface", "eth0")
         self.onsites[site] = process
-        self.wait_record(process, id, "online", START_SECONDS)
+        self.wait_record(process, id, "online", START_SECONDS, after=known)
         return process
 
-    def start_master(self, mode: str = "L3", backend: str | None = None, site: int = 1) -> LabProcess:
+    def start_master(
+        self, mode: str = "L3", backend: str | None = None, site: int = 1, options: Sequence[str] = ()
+    ) -> LabProcess:
         """Start a session from the master to the onsite device of a site; does not wait for it."""
         choice = ["--backend", backend] if backend is not None else []
         where = ["--onsite", onsite_id(site), "--tunnel-mode", mode, "--extremity", EXTREMITY]
         self._report(MASTER).unlink(missing_ok=True)
-        self.master = self._twistd("master", "master-dev", *self._device(MASTER), *where, *choice)
+        self.master = self._twistd("master", "master-dev", *self._device(MASTER), *where, *choice, *options)
+        return self.master
+
+    def start_command(self, *options: str) -> LabProcess:
+        """Start the operator's plain command on the master, with these options only besides what every device needs."""
+        self._report(MASTER).unlink(missing_ok=True)
+        self.master = self.lab.start("master", [str(_PROGRAMS / "rdv-master"), *self._device(MASTER), *options])
         return self.master
 
     def wait_session(self) -> dict[str, object]:
@@ -154,6 +170,10 @@ class Deployment:
             if process is not None:
                 yield process.host, process.log
 
+    def state(self, name: str) -> Path:
+        """The state directory of a device, by its id, or of the C{server}."""
+        return self.directory / name
+
     # Inside
 
     def _devices(self) -> Iterator[tuple[str, str]]:
@@ -162,17 +182,15 @@ class Deployment:
             yield f"onsite{site_suffix(site)}", onsite_id(site)
         yield "master", MASTER
 
-    def _state(self, name: str) -> Path:
-        return self.directory / name
-
     def _report(self, id: str) -> Path:
         return self.directory / f"{id}.reports"
 
     def _device(self, id: str) -> list[str]:
         """The options that both kinds of devices have."""
         server = self.lab.addresses["server"]
-        files = ["--state-dir", str(self._state(id)), "--report", str(self._report(id))]
-        return ["--username", id, "--rdv-server", server, *self._door, *files]
+        door = ["--with-tls"] if self.door == "tls" else []
+        files = ["--state-dir", str(self.state(id)), "--report", str(self._report(id))]
+        return ["--username", id, "--rdv-server", server, *door, *files]
 
     def _twistd(self, host: str, *arguments: str) -> LabProcess:
         """Start a plugin in the foreground; its log is its output."""

@@ -2,6 +2,8 @@
 Run in a host of the lab: asks another one for something and says what came.
 
   - C{get URL}: the body, on standard output.
+  - C{digest URL}: the SHA-256 of the body, in hexadecimal.
+  - C{put URL BYTES}: the answer to so many bytes of L{tests.lab.website.content}.
   - C{udp ADDRESS [TEXT]}: what the UDP echo sends back.
   - C{send ADDRESS BYTES}: how many of them the TCP sink has counted, and Mbit/s.
   - C{connect ADDRESS PORT}: C{open}, C{refused} or C{silence}.
@@ -11,14 +13,15 @@ Exits with 1 and one line on standard error if there is no answer.
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import sys
 import time
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
-from tests.lab.website import ECHO_PORT, SINK_PORT
+from tests.lab.website import ECHO_PORT, SINK_PORT, content
 
 TIMEOUT = 2.0
 """Seconds to wait for each answer."""
@@ -27,6 +30,19 @@ TIMEOUT = 2.0
 def get(url: str) -> str:
     """What a web page says."""
     with urlopen(url, timeout=TIMEOUT) as answer:
+        body: bytes = answer.read()
+    return body.decode()
+
+
+def digest(url: str) -> str:
+    """The SHA-256 of a web page."""
+    with urlopen(url, timeout=TIMEOUT) as answer:
+        return hashlib.sha256(answer.read()).hexdigest()
+
+
+def put(url: str, size: str) -> str:
+    """What a web page answers to content."""
+    with urlopen(Request(url, data=content(int(size)), method="PUT"), timeout=TIMEOUT) as answer:
         body: bytes = answer.read()
     return body.decode()
 
@@ -63,7 +79,7 @@ def connect(address: str, port: str) -> str:
     return "open"
 
 
-PROBES = {probe.__name__: probe for probe in (get, udp, send, connect)}
+PROBES = {probe.__name__: probe for probe in (get, digest, put, udp, send, connect)}
 
 
 def main(argv: list[str]) -> int:

@@ -2,12 +2,16 @@
 Run in a LAN host of the lab: a web server (80), a UDP echo (7) and a TCP sink (9).
 
   - C{GET /} is L{PAGE}; C{GET /client} the address it is asked from;
-    C{GET /bytes/N} are N bytes, the same every time.
+    C{GET /host} the host's name; C{GET /bytes/N} are N bytes, the same every time,
+    and C{GET /random/N} L{content}, of which no two parts are alike.
+  - C{PUT /} answers with the SHA-256 of what it was given, in hexadecimal.
   - The sink reads until the sender is done and answers with the number of bytes.
 """
 
 from __future__ import annotations
 
+import hashlib
+import random
 import socket
 import socketserver
 import threading
@@ -25,6 +29,11 @@ _BLOCK = b"0123456789abcdef" * 65536
 """What C{/bytes/N} repeats: 1 MiB."""
 
 
+def content(size: int) -> bytes:
+    """So many bytes, the same every time, in which any loss, repetition or exchange shows."""
+    return random.Random(size).randbytes(size)
+
+
 class _Web(BaseHTTPRequestHandler):
     """The pages."""
 
@@ -36,10 +45,22 @@ class _Web(BaseHTTPRequestHandler):
             self._answer(PAGE)
         elif self.path == "/client":
             self._answer(f"{self.client_address[0]}\n".encode())
+        elif self.path == "/host":
+            self._answer(socket.gethostname().encode())
+        elif self.path.startswith("/random/") and self.path[8:].isdigit():
+            self._answer(content(int(self.path[8:])))
         elif self.path.startswith("/bytes/") and self.path[7:].isdigit():
             self._answer_bytes(int(self.path[7:]))
         else:
             self.send_error(404)
+
+    def do_PUT(self) -> None:
+        """Answer with the digest of the body."""
+        digest, left = hashlib.sha256(), int(self.headers["Content-Length"])
+        while left > 0 and (block := self.rfile.read(min(left, len(_BLOCK)))):
+            digest.update(block)
+            left -= len(block)
+        self._answer(digest.hexdigest().encode())
 
     def _answer(self, body: bytes) -> None:
         self._start(len(body))
