@@ -17,7 +17,7 @@ def amount(count: int) -> str:
     """A number of bytes for people: C{17 B}, C{4.2 kB}, C{1.3 MB}, ..."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
+        if value < 999.95:  # from there on one decimal would make it 1000.0
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
