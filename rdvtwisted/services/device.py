@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from ipaddress import IPv6Address
 from pathlib import Path
 
 from attrs import frozen
@@ -18,7 +19,7 @@ TLS_PORT = 443
 #: Bit of CAP_NET_ADMIN in a capability set (linux/capability.h).
 _CAP_NET_ADMIN = 12
 
-_SERVER = re.compile(r"(?:\[(?P<bracketed>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:\[\]]+))(?::(?P<port>\d{1,5}))?")
+_SERVER = re.compile(r"(?:\[(?P<address>[^\s\]]+)\]|(?P<host>[^\s:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
 
 
 def server_address(text: str) -> tuple[str, int | None]:
@@ -27,23 +28,31 @@ def server_address(text: str) -> tuple[str, int | None]:
 
     @raise InvalidValue: it is none of these.
     """
-    match = _SERVER.fullmatch(text.strip())
     bare = text.strip()
-    if match is None and bare.count(":") > 1:
-        match = _SERVER.fullmatch(f"[{bare}]")
-    if match is None:
+    match = _SERVER.fullmatch(f"[{bare}]" if _is_ipv6(bare) else bare)
+    if match is None or (match["address"] and not _is_ipv6(match["address"])):
         raise InvalidValue("RDV server", text, "use HOST, HOST:PORT or [IPV6]:PORT")
     port = None if match["port"] is None else int(match["port"])
     if port is not None and not 0 < port < 65536:
         raise InvalidValue("RDV server", text, "the port must be from 1 to 65535")
-    return match["bracketed"] or match["host"], port
+    return match["address"] or match["host"], port
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def default_state_directory(name: str, environment: Mapping[str, str]) -> Path:
     """C{/var/lib/rdvtwisted/NAME} for root; for others below C{XDG_STATE_HOME} or C{~/.local/state}."""
     if os.geteuid() == 0:
         return Path("/var/lib/rdvtwisted") / name
-    home = environment.get("XDG_STATE_HOME") or os.path.join(environment.get("HOME") or "/", ".local", "state")
+    home = environment.get("XDG_STATE_HOME", "")
+    if not home.startswith("/"):  # the base directory specification: a relative path is to be ignored
+        home = os.path.join(environment.get("HOME") or "/", ".local", "state")
     return Path(home) / "rdvtwisted" / name
 
 
@@ -64,11 +73,6 @@ class DeviceSettings:
     #: PEM file with the server's certificate authority.
     authority: Path
     strict_peers: bool = False
-
-    @property
-    def door(self) -> str:
-        """How the server is reached, for people."""
-        return f"{self.host}:{self.port} ({'SSH inside TLS' if self.tls else 'SSH'})"
 
 
 def make_state_directory(path: Path) -> None:
