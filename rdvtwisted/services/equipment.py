@@ -100,9 +100,7 @@ class Equipment:
         return Leg(
             tunnel=backend.device_end(parameters, site),
             network=self.network,
-            plan=build(
-                self.owner, interface, extremity, parameters.address, parameters.mtu, await self.network.site()
-            ),
+            plan=build(self.owner, interface, extremity, parameters.address, parameters.mtu, await self.network.site()),
             link=link,
             clock=self.reactor,
         )

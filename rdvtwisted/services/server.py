@@ -148,7 +148,6 @@ class ServerService(Service):
         return Deferred.fromCoroutine(self._stop())
 
 
-
 def make_server(
     file: str | None, environment: Mapping[str, str], overrides: Mapping[str, str], reactor: Any = None
 ) -> ServerService:
@@ -168,9 +167,9 @@ def make_server(
     keys = host_keys(state)
     authority = Authority.open(state, settings.tls.names or _own_names(), reactor)
     credentials = authority.credentials()
-    bound = {"ssh": bind(settings.ssh.address, settings.ssh.port, "ssh.port")}
+    bound = {"ssh": bind(settings.ssh.address, settings.ssh.port, "ssh")}
     if settings.tls.enabled:
-        bound["tls"] = bind(settings.tls.address, settings.tls.port, "tls.port")
+        bound["tls"] = bind(settings.tls.address, settings.tls.port, "tls")
     ports = {name: each.port for name, each in bound.items()}
     registry = _registry(settings, inventory, reactor, authority.der, ports.get("tls", 0))
     ssh = SSHServer(

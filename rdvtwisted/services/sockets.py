@@ -40,11 +40,11 @@ class Bound:
             each.close()
 
 
-def bind(address: str, port: int, setting: str) -> Bound:
+def bind(address: str, port: int, section: str) -> Bound:
     """
     Listen on a port of one address, or of all addresses, IPv4 and IPv6 apart, if C{address} is empty.
 
-    @param setting: name of the setting that chose the port, for errors.
+    @param section: of the settings C{address} and C{port}, for errors.
     @raise AddressInUse: somebody else listens there.
     @raise MissingPrivilege: the port is a privileged one.
     @raise ConfigError: this machine has no such address.
@@ -64,12 +64,12 @@ def bind(address: str, port: int, setting: str) -> Bound:
             each.close()
         where = f"port {port}" + (f" of {address}" if address else "")
         if error.errno == errno.EADDRINUSE:
-            raise AddressInUse(f"{where} is in use by another program: stop that, or set {setting}") from None
+            raise AddressInUse(f"{where} is in use by another program: stop that, or set {section}.port") from None
         if error.errno in (errno.EACCES, errno.EPERM):
             raise MissingPrivilege(
-                f"{where} needs root or CAP_NET_BIND_SERVICE: grant one, or set {setting} to 1024 or above"
+                f"{where} needs root or CAP_NET_BIND_SERVICE: grant one, or set {section}.port to 1024 or above"
             ) from None
-        raise ConfigError(setting, f"cannot listen on {where}: {error.strerror}") from None
+        raise ConfigError(f"{section}.address", f"cannot listen on {where}: {error.strerror}") from None
     return Bound(tuple(bound), bound[0].getsockname()[1])
 
 
