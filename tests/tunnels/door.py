@@ -110,6 +110,8 @@ class Visit(Protocol):
         except SSL.WantReadError:
             pass
         except SSL.ZeroReturnError:
+            if self.door.afterthought:
+                tls.send(self.door.afterthought)
             tls.shutdown()
             self._flush()
             self._tls = None
@@ -165,7 +167,8 @@ class Door(Factory):
         self._reactor = reactor
         #: What to misbehave in: say nothing at all, answer a ticket so, keep apart who came, change what passes.
         self.mute = False
-        self.alpn = b"rdv-tunnel/1"
+        self.alpn: Any = b"rdv-tunnel/1"
+        self.afterthought = b""
         self.answer: bytes | None = b"OK\n"
         self.joins = True
         self.passes: Callable[[bytes], bytes] | None = None

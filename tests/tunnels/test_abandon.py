@@ -47,6 +47,31 @@ class AbandonTests(SessionCase):
         self.successResultOf(closed)
         self.assertTrue(device.closed)
 
+    async def test_unattached(self) -> None:
+        """A tunnel without interface does not even connect."""
+        tunnel = self.tunnel(self.site(Role.MASTER))
+        await self.assert_refused(tunnel.carry(), TunnelFailed, "has no network interface")
+        await self.assert_refused(tunnel.closed, TunnelFailed)
+        self.assertEqual(self.door.visits, [])
+
+    async def test_carrying(self) -> None:
+        """Who cancels the wait for packets closes the tunnel."""
+        lone = await self.started(self.site(Role.MASTER))
+        await self.door.when("entered")
+        lone.carried.cancel()
+        await self.assert_refused(lone.carried, TunnelFailed, "closed before it was built")
+        self.assertIsNone(await lone.tunnel.closed)
+        self.assertTrue(lone.site.packets.closed)
+
+    async def test_unforeseen(self) -> None:
+        """An error that nobody foresaw ends the tunnel in one line, too, and its traceback goes to the log."""
+        lone_site = self.site(Role.MASTER)
+        lone_site.door = None  # type: ignore[assignment]
+        lone = await self.started(lone_site)
+        await self.assert_refused(lone.carried, TunnelFailed, "the tunnel to rpi-onsite failed")
+        await self.assert_refused(lone.tunnel.closed, TunnelFailed)
+        self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
+
     def test_interface_never_comes(self) -> None:
         """If the kernel refuses to make it, the tunnel is closed all the same."""
         network, closed = self.abandoned()

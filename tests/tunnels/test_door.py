@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from OpenSSL import SSL
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
@@ -64,11 +65,12 @@ class EntranceTests(SessionCase):
 
     async def test_other_protocol(self) -> None:
         """A TLS server that does not know tunnel streams does not get the ticket either."""
-        self.door.alpn = b"http/1.1"
-        lone = await self.started(self.site(Role.MASTER))
-        await self.assert_refused(lone.carried, TunnelFailed)
-        await self.assert_refused(lone.tunnel.closed, TunnelFailed)
-        self.assertEqual(self.door.visits[0].line, b"")
+        for alpn in (b"http/1.1", SSL.NO_OVERLAPPING_PROTOCOLS):
+            self.door.alpn = alpn
+            lone = await self.started(self.site(Role.MASTER))
+            await self.assert_refused(lone.carried, TunnelFailed, "the server")
+            await self.assert_refused(lone.tunnel.closed, TunnelFailed)
+            self.assertEqual(self.door.visits[-1].line, b"")
 
     async def test_refused_ticket(self) -> None:
         """The server's reason is told to the user, but cannot play tricks on a terminal."""
@@ -84,6 +86,13 @@ class EntranceTests(SessionCase):
             lone = await self.started(self.site(Role.MASTER))
             await self.assert_refused(lone.carried, ProtocolError)
             await self.assert_refused(lone.tunnel.closed, ProtocolError)
+
+    async def test_talkative(self) -> None:
+        """A server that goes on speaking inside its TLS, after its OK, ends the tunnel."""
+        self.door.afterthought = b"by the way"
+        lone = await self.started(self.site(Role.MASTER))
+        await self.assert_refused(lone.carried, ProtocolError, "went on speaking after its OK")
+        await self.assert_refused(lone.tunnel.closed, ProtocolError)
 
     async def test_unreachable(self) -> None:
         """A port at which nobody listens is an error at once."""

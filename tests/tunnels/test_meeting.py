@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from datetime import datetime, timedelta, timezone
+from typing import Any, cast
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
-from rdvtwisted.errors import PeerKeyChanged, TunnelFailed
-from rdvtwisted.testing.tunnels import PrivateKey, identity, packet
+from rdvtwisted.errors import InvalidValue, PeerKeyChanged, TunnelFailed
+from rdvtwisted.testing.tunnels import MemoryIdentity, PrivateKey, identity, packet
 from rdvtwisted.values import Mode, Role
 from tests.tunnels.session import SessionCase
-from tunnels.credentials import PeerKey, certified_key, has_fast_aes, packet_context
+from tunnels.carrier import connect
+from tunnels.conversation import Conversation
+from tunnels.credentials import PeerKey, certified_key, door_context, has_fast_aes, packet_context
+from tunnels.door import enter
 
 
 class KeyTests(SessionCase):
@@ -63,6 +70,45 @@ class KeyTests(SessionCase):
             version = SSL.OpenSSL_version(SSL.OPENSSL_VERSION).split()[1].split(b".")
             modern = (int(version[0]), int(version[1])) >= (3, 5)
             self.assertEqual(report.key_exchange, "X25519MLKEM768" if modern else "x25519")
+
+    async def test_other_protocol(self) -> None:
+        """A device with the right key that does not speak of packets is not one to carry them."""
+        lone = await self.started(self.site(Role.ONSITE))
+        site = self.site(Role.MASTER)
+        carrier = await connect(self.reactor, site.door)
+        await enter(self.reactor, carrier, door_context(site.identity, site.authority), "ticket-2")
+        context = SSL.Context(SSL.TLS_METHOD)
+        context.use_certificate(site.identity.certificate)
+        context.use_privatekey(site.identity.key)
+        connection = SSL.Connection(context, carrier.socket)
+        connection.set_connect_state()
+        await Conversation(self.reactor, carrier.socket, connection).attempt(connection.do_handshake)
+        await self.assert_refused(lone.carried, TunnelFailed, "rpi-master does not know packet tunnels")
+        await self.assert_refused(lone.tunnel.closed, TunnelFailed)
+        await carrier.release(orderly=False)
+
+    async def test_unknown_key(self) -> None:
+        """A key of a kind that SSH does not know is nobody's."""
+        lone = await self.started(self.site(Role.ONSITE))
+        key = ed448.Ed448PrivateKey.generate()
+        name = x509.Name([])
+        now = datetime.now(timezone.utc)
+        certificate = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1)).sign(
+            key, None
+        )
+        with self.assertRaises(InvalidValue):
+            certified_key(certificate)
+        own = self.site(Role.MASTER)
+        carrier = await connect(self.reactor, own.door)
+        await enter(self.reactor, carrier, door_context(own.identity, own.authority), "ticket-2")
+        odd = MemoryIdentity(cast(Any, key), certificate, own.identity.public)
+        expected = PeerKey("rpi-onsite", self.identities[Role.ONSITE].public)
+        connection = SSL.Connection(packet_context(odd, expected, False, True), carrier.socket)
+        connection.set_connect_state()
+        await Conversation(self.reactor, carrier.socket, connection).attempt(connection.do_handshake)
+        await self.assert_refused(lone.carried, TunnelFailed, "broke off the TLS handshake")
+        await self.assert_refused(lone.tunnel.closed, TunnelFailed)
+        await carrier.release(orderly=False)
 
     async def test_old_tls(self) -> None:
         """TLS 1.2 is refused, whatever its key."""

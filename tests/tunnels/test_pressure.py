@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactor
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from rdvtwisted.errors import RDVError
@@ -185,6 +186,31 @@ class PressureTests(SynchronousTestCase):
             self.assertIsNone(self.successResultOf(left))
             self.assertEqual((self.reactor.getReaders(), self.reactor.getWriters()), ([], []))
             self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_reactor_gives_up(self) -> None:
+        """What the reactor finds broken, the socket or the interface, ends the tunnel with one clear line."""
+        self.start()
+        self.reactor.turn(self.connection)
+        (intake,) = [reader for reader in self.reactor.getReaders() if reader is not self.link]
+        intake.connectionLost(Failure(OSError("hung up")))
+        ((error, word),) = self.lost
+        self.assertEqual((str(error), word), ("the tunnel's network interface is gone: hung up", "interface-lost"))
+        intake.connectionLost(Failure(OSError("hung up")))
+        self.start()
+        self.link.connectionLost(Failure(ConnectionError()))
+        ((error, word),) = self.lost
+        self.assertEqual((str(error), word), ("the tunnel to rpi-onsite broke: it closed the connection", None))
+
+    def test_interface_deleted(self) -> None:
+        """A packet for an interface that is no more ends the tunnel, and the other end is told."""
+        self.start()
+        self.reactor.turn(self.connection)
+        self.device.vanish()
+        self.connection.incoming.append(frame(PACKET, packet(Mode.L3, b"x")))
+        self.link.doRead()
+        ((error, word),) = self.lost
+        self.assertIn("interface is gone", str(error))
+        self.assertEqual(word, "interface-lost")
 
     def test_stopped(self) -> None:
         """A link that was stopped sends nothing more and watches nothing."""
