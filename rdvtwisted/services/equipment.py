@@ -11,14 +11,14 @@ from twisted.internet.endpoints import HostnameEndpoint
 from rdvtwisted import routed
 from rdvtwisted.adapters.pins import KnownPeers
 from rdvtwisted.adapters.uplink import Authority
-from rdvtwisted.errors import RDVError, TunnelFailed
+from rdvtwisted.errors import RDVError, RequestRefused, TunnelFailed
 from rdvtwisted.interfaces import INetwork, ITunnelBackend
 from rdvtwisted.plan import interface_name
-from rdvtwisted.requests import GetCertificateAuthority, GetTunnelParameters
+from rdvtwisted.requests import GetCertificateAuthority, GetSession, GetTunnelParameters
 from rdvtwisted.services.device import DeviceSettings
 from rdvtwisted.services.leg import Ending, Leg, TunnelSite, reason_of
 from rdvtwisted.services.link import Link
-from rdvtwisted.values import EndReason, Mode, Role, TunnelParameters, TunnelReport
+from rdvtwisted.values import EndReason, Mode, Role, SessionView, TunnelParameters, TunnelReport
 
 
 @define(eq=False)
@@ -60,6 +60,10 @@ class Equipment:
         try:
             parameters: TunnelParameters = await link.ask(GetTunnelParameters())
             leg = await self._leg(link, parameters, extremity)
+        except RequestRefused as error:
+            ending = await self._refused(link, error)
+            await link.end_session(ending.reason)
+            return ending
         except RDVError as error:
             await link.end_session(reason_of(error))
             return Ending(reason_of(error), error)
@@ -74,6 +78,14 @@ class Equipment:
         finally:
             await leg.dismantle(ending.reason)
         return ending
+
+    async def _refused(self, link: Link, error: RequestRefused) -> Ending:
+        """How a session ends that the server refuses to go on with: it may be over, for the other device's reason."""
+        try:
+            view: SessionView = await link.ask(GetSession())
+        except RDVError:
+            return Ending(reason_of(error), error)
+        return Ending(reason_of(error), error) if view.reason is None else Ending(view.reason)
 
     async def _leg(self, link: Link, parameters: TunnelParameters, extremity: str) -> Leg:
         backend = self.backends.get(parameters.backend)
