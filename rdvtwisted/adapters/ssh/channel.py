@@ -40,7 +40,7 @@ PACKET_SIZE = 32 << 10
 #: Bytes waiting to be sent from which a writer is asked to pause.
 HIGH_WATER = 64 << 10
 #: A window is opened again by steps of this part of it.
-_CREDIT_STEPS = 8
+_CREDIT_STEPS = 4
 _LARGEST_WINDOW = 0xFFFFFFFF
 
 

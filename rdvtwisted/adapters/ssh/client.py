@@ -186,6 +186,7 @@ class ClientTransport(SecureTransport, conch.SSHClientTransport):
 
     def secured(self) -> None:
         """New keys are in use; when they are the first ones, ask to log in."""
+        self._hybrid, self._initial = None, b""
         self.exchange_name = self.kexAlg.decode()
         self.cipher_name = self.nextEncryptions.outCipType.decode()
         if self._asked_for_service:

@@ -155,6 +155,8 @@ class SecureTransport(PacketTransport):
             self.incomingPacketSequence = 0
         self._awaited = None
         self._encrypted = True
+        # Two kilobytes that nobody needs before the next exchange makes them anew.
+        self.ourKexInitPayload = self.otherKexInitPayload = b""
         self._stop_timers()
         self._rekey_call = self.clock.callLater(self.settings.rekey_hours * 3600, self.rekey)
         self.secured()

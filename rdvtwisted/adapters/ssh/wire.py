@@ -14,6 +14,8 @@ Octets = Union[bytes, memoryview]
 LONGEST_REMARK = 200
 
 _UINT32 = struct.Struct("!I")
+#: No message has more numbers in a row.
+_UINT32S = tuple(struct.Struct(f"!{count}I") for count in range(5))
 
 
 def string(data: bytes) -> bytes:
@@ -23,7 +25,7 @@ def string(data: bytes) -> bytes:
 
 def uint32(*numbers: int) -> bytes:
     """Each number as an SSH C{uint32}."""
-    return struct.pack(f"!{len(numbers)}I", *numbers)
+    return _UINT32S[len(numbers)].pack(*numbers)
 
 
 def boolean(value: bool) -> bytes:
