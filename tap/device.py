@@ -17,6 +17,7 @@ from rdvtwisted.services.device import (
     server_address,
 )
 from rdvtwisted.values import Role, device_id
+from tap.refusal import show_version
 
 
 def seconds(text: str) -> float | None:
@@ -58,6 +59,10 @@ class DeviceOptions(usage.Options):
     def opt_with_stunnel(self) -> None:
         """The same as --with-tls; the name that old wrappers use."""
         self["with-tls"] = True
+
+    def opt_version(self) -> None:
+        """Print the version and exit."""
+        show_version()
 
     @property
     def only_informs(self) -> bool:

@@ -94,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     @return: the exit status.
     """
     options = Options()
+    options.synopsis = "Usage: rdv-master [options]"
     try:
         options.parseOptions(list(sys.argv[1:] if arguments is None else arguments))
     except usage.UsageError as error:

@@ -8,7 +8,7 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from rdvtwisted.services.server import make_server
-from tap.refusal import refusing
+from tap.refusal import refusing, show_version
 
 #: Options that are short names of settings.
 _SHORTHANDS = {
@@ -49,6 +49,10 @@ class Options(usage.Options):
         if not separator:
             raise usage.UsageError(f"--set {setting}: write SECTION.KEY=VALUE")
         self.overrides[name] = value
+
+    def opt_version(self) -> None:
+        """Print the version and exit."""
+        show_version()
 
     def postOptions(self) -> None:
         """Take the shorthands for the settings that they are."""

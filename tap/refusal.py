@@ -6,7 +6,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import rdvtwisted
 from rdvtwisted.errors import RDVError
+
+
+def show_version() -> None:
+    """Print the version of rdvtwisted, and exit: what C{--version} of every command does."""
+    print(f"rdvtwisted {rdvtwisted.__version__}")
+    sys.exit(0)
 
 
 @contextmanager
