@@ -14,7 +14,7 @@ from rdvtwisted.errors import ConnectionLost, NetworkError, PeerKeyChanged, RDVE
 from rdvtwisted.interfaces import IDeviceTunnel
 from rdvtwisted.plan import Plan
 from rdvtwisted.requests import WaitForSessionChange
-from rdvtwisted.services.leg import VERDICT_SECONDS, Ending, Leg
+from rdvtwisted.services.leg import CAUSE_SECONDS, VERDICT_SECONDS, Ending, Leg
 from rdvtwisted.services.link import Link
 from rdvtwisted.values import EndReason, SessionState, SessionView, TunnelReport
 
@@ -209,8 +209,22 @@ class LegTests(SynchronousTestCase):
     def test_network_refuses(self) -> None:
         """A network that cannot be configured ends the leg, also while the tunnel still connects."""
         self.tunnel.attached.callback("rdv0")
-        self.network.applied.errback(NetworkError("no such device"))
+        self.network.applied.errback(NetworkError("no"))
+        self.assertNoResult(self.ending)
+        self.clock.advance(CAUSE_SECONDS)
         self.assert_ended(EndReason.TUNNEL_FAILED, NetworkError)
+
+    def test_interface_gone(self) -> None:
+        """
+        Where the interface is gone because the tunnel is, that is the cause; the kernel's complaint of a missing
+        interface, which may come first, is not.
+        """
+        self.tunnel.attached.callback("rdv0")
+        self.tunnel.carrying.callback(REPORT)
+        self.network.applied.errback(NetworkError("no such device"))
+        self.tunnel.closed.errback(TunnelFailed("it broke"))
+        self.answer(SessionState.NONE, EndReason.MASTER_LEFT)
+        self.assert_ended(EndReason.MASTER_LEFT)
 
     def test_no_interface(self) -> None:
         """Without an interface nothing is configured, and nothing undone."""
