@@ -7,13 +7,13 @@ from typing import Any
 
 from attrs import define, field, frozen
 from twisted.internet import defer
-from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from rdvtwisted.errors import NetworkError, PeerKeyChanged, RDVError
+from rdvtwisted.errors import PeerKeyChanged, RDVError
 from rdvtwisted.interfaces import IDeviceTunnel, INetwork, ITunnelSite
 from rdvtwisted.plan import Plan
 from rdvtwisted.requests import WaitForSessionChange
@@ -26,8 +26,6 @@ from rdvtwisted.values import EndReason, Role, SessionState, SessionView, Tunnel
 WATCH_SECONDS = 8.0
 #: Seconds for which a device waits for the server's reason after its tunnel has ended.
 VERDICT_SECONDS = 1.5
-#: Seconds that the tunnel's end may be told later than the kernel's complaint that the tunnel's interface is gone.
-CAUSE_SECONDS = 0.5
 
 
 @implementer(ITunnelSite)
@@ -106,16 +104,9 @@ class Leg:
         try:
             await self.tunnel.attach()
             self._attached = True
-            # The network is configured while the tunnel finds its other end; no packet passes before both are done.
-            both: Deferred[list[Any]] = gatherResults(
-                [self.network.apply(self.plan), self.tunnel.carry()], consumeErrors=True
-            )
-            _, report = await both
-        except FirstError as error:
-            if error.subFailure.check(NetworkError):
-                # If that is because the tunnel has ended, its end overtakes this one.
-                await deferLater(self.clock, CAUSE_SECONDS)
-            return _as_ending(error.subFailure)
+            # In this order, so that a device which hears from this tunnel reaches what is behind it.
+            await self.network.apply(self.plan)
+            report = await self.tunnel.carry()
         except RDVError as error:
             return Ending(reason_of(error), error)
         up(report)

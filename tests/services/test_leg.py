@@ -14,7 +14,7 @@ from rdvtwisted.errors import ConnectionLost, NetworkError, PeerKeyChanged, RDVE
 from rdvtwisted.interfaces import IDeviceTunnel
 from rdvtwisted.plan import Plan
 from rdvtwisted.requests import WaitForSessionChange
-from rdvtwisted.services.leg import CAUSE_SECONDS, VERDICT_SECONDS, Ending, Leg
+from rdvtwisted.services.leg import VERDICT_SECONDS, Ending, Leg
 from rdvtwisted.services.link import Link
 from rdvtwisted.values import EndReason, SessionState, SessionView, TunnelReport
 
@@ -130,13 +130,13 @@ class LegTests(SynchronousTestCase):
         verifyObject(IDeviceTunnel, self.tunnel)
 
     def test_order(self) -> None:
-        """The interface comes first, the network is configured while the tunnel connects, and both make it up."""
+        """First the interface, then the network, then the tunnel: who hears from it, reaches what is behind it."""
         self.assertEqual(self.events, ["attach"])
         self.tunnel.attached.callback("rdv0")
+        self.assertEqual(self.events, ["attach", "apply"])
+        self.network.applied.callback(None)
         self.assertEqual(self.events, ["attach", "apply", "carry"])
         self.tunnel.carrying.callback(REPORT)
-        self.assertNotIn("up", self.events)
-        self.network.applied.callback(None)
         self.assertEqual(self.events[-1], "up")
         self.assertNoResult(self.ending)
 
@@ -196,6 +196,7 @@ class LegTests(SynchronousTestCase):
     def test_tunnel_cannot_be_built(self) -> None:
         """A tunnel that fails while it is built tells why, to the server too."""
         self.tunnel.attached.callback("rdv0")
+        self.network.applied.callback(None)
         self.tunnel.carrying.errback(TunnelFailed("no answer"))
         self.assert_ended(EndReason.TUNNEL_FAILED, TunnelFailed)
         self.assertEqual(self.events[-3:], ["tell tunnel-failed", "close", "undo owner"])
@@ -203,28 +204,15 @@ class LegTests(SynchronousTestCase):
     def test_wrong_peer(self) -> None:
         """A peer with another key is a reason of its own."""
         self.tunnel.attached.callback("rdv0")
+        self.network.applied.callback(None)
         self.tunnel.carrying.errback(PeerKeyChanged("rpi1100", "a", "b", "cure"))
         self.assert_ended(EndReason.PEER_KEY_REFUSED, PeerKeyChanged)
 
     def test_network_refuses(self) -> None:
-        """A network that cannot be configured ends the leg, also while the tunnel still connects."""
+        """A network that cannot be configured ends the leg before its tunnel connects."""
         self.tunnel.attached.callback("rdv0")
         self.network.applied.errback(NetworkError("no"))
-        self.assertNoResult(self.ending)
-        self.clock.advance(CAUSE_SECONDS)
         self.assert_ended(EndReason.TUNNEL_FAILED, NetworkError)
-
-    def test_interface_gone(self) -> None:
-        """
-        Where the interface is gone because the tunnel is, that is the cause; the kernel's complaint of a missing
-        interface, which may come first, is not.
-        """
-        self.tunnel.attached.callback("rdv0")
-        self.tunnel.carrying.callback(REPORT)
-        self.network.applied.errback(NetworkError("no such device"))
-        self.tunnel.closed.errback(TunnelFailed("it broke"))
-        self.answer(SessionState.NONE, EndReason.MASTER_LEFT)
-        self.assert_ended(EndReason.MASTER_LEFT)
 
     def test_no_interface(self) -> None:
         """Without an interface nothing is configured, and nothing undone."""
