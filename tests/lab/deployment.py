@@ -99,12 +99,18 @@ class Deployment:
         self.server.wait_listening(*DOORS.values(), timeout=START_SECONDS)
         return self.server
 
+    def begin_onsite(self, site: int = 1) -> LabProcess:
+        """Start the onsite device of a site; does not wait for it."""
+        options = [*self._device(onsite_id(site)), "--interface", "eth0"]
+        process = self._twistd(f"onsite{site_suffix(site)}", "onsite-dev", *options)
+        self.onsites[site] = process
+        return process
+
     def start_onsite(self, site: int = 1) -> LabProcess:
         """Start the onsite device of a site; returns when it waits for a master."""
-        id, known = onsite_id(site), len(self.records(onsite_id(site)))
-        process = self._twistd(f"onsite{site_suffix(site)}", "onsite-dev", *self._device(id), "--interface", "eth0")
-        self.onsites[site] = process
-        self.wait_record(process, id, "online", START_SECONDS, after=known)
+        known = len(self.records(onsite_id(site)))
+        process = self.begin_onsite(site)
+        self.wait_record(process, onsite_id(site), "online", START_SECONDS, after=known)
         return process
 
     def start_master(

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from twisted.trial.unittest import SynchronousTestCase
 
 from rdvtwisted.errors import RDVError
+from tests.lab import namespaces
 from tests.lab.deployment import END_SECONDS, MASTER, Deployment, onsite_id
 from tests.lab.lab import Lab
 from tests.lab.private import abandoned
@@ -44,7 +45,7 @@ class Scene:
         self.lab = Lab(f"{_PREFIX}{os.getpid()}", SITES)
         self.lab.up()
         try:
-            self.web = self.lab.services()
+            self.lab.services()
             self.deployment = Deployment(self.lab)
             self.deployment.start_server()
             self.deployment.register(self.deployment.make_keys())
@@ -87,10 +88,15 @@ class Scene:
         ]
 
     def strangers(self) -> list[str]:
-        """Processes that belong to nobody who plays."""
-        known = [*self.web, self.deployment.server, self.deployment.master, *self.deployment.onsites.values()]
+        """Processes on these hosts that belong to none of the services."""
+        known = [self.deployment.server, self.deployment.master, *self.deployment.onsites.values()]
         pids = {process.pid for process in known if process is not None}
-        return [f"process {each.pid}: {each.command}" for each in self.lab.members() if each.pid not in pids]
+        hosts = {number for number, host in namespaces.inodes(self.lab.prefix).items() if host in LOOKED_AT}
+        return [
+            f"process {each.pid}: {each.command}"
+            for each in self.lab.members()
+            if each.namespace in hosts and each.pid not in pids
+        ]
 
     def require_clean(self, *hosts: str) -> None:
         """

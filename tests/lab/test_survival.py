@@ -1,0 +1,380 @@
+"""
+What is left when something breaks: nothing, and the next session works.
+
+Whatever moment a program is killed at, the same must hold. The moments here
+are some that differ; which one exactly is met depends on the machine, and
+what is asserted does not.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from attrs import frozen
+
+from tests.lab.deployment import END_SECONDS, MASTER, SESSION_SECONDS, START_SECONDS, onsite_id
+from tests.lab.processes import LabProcess
+from tests.lab.scene import BACK_SECONDS, SceneTestCase
+
+ONSITE = onsite_id()
+
+SILENCE_SECONDS = 15.0
+"""In a session, how long a half-open connection may go unnoticed (design promise)."""
+
+BUILDING = (0.0, 0.01, 0.02, 0.04, 0.07, 0.1)
+"""Seconds after a session has been opened, in which both devices build their tunnels."""
+
+NOTICED = SILENCE_SECONDS + END_SECONDS
+"""How long after the last packet nothing of the session may be left any more."""
+
+GROWTH_BYTES = 4_000_000
+"""How much more memory a process may have after many sessions than after the first ones."""
+
+LOST = "tunnel-lost"
+"""The reason that the server gives when a device's tunnel has broken before its connection: either may come first."""
+
+SESSIONS = int(os.environ.get("RDV_LAB_SESSIONS", "10"))
+"""How many sessions are had in a row."""
+
+WARMING = 3
+"""Sessions after which a process has imported and cached what it ever will."""
+
+
+@frozen
+class Size:
+    """What a process holds."""
+
+    memory: int
+    descriptors: int
+    threads: int
+
+    @classmethod
+    def of(cls, process: LabProcess | None) -> Size:
+        """That of one that runs."""
+        assert process is not None
+        home = Path(f"/proc/{process.pid}")
+        facts = dict(line.split(":", 1) for line in (home / "status").read_text().splitlines())
+        return cls(int(facts["VmRSS"].split()[0]) * 1024, len(list((home / "fd").iterdir())), int(facts["Threads"]))
+
+
+class SurvivalTestCase(SceneTestCase):
+    """Breaks things."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.times: dict[str, float] = {}
+
+    @property
+    def onsite(self) -> LabProcess:
+        """The onsite device's process."""
+        return self.deployment.onsites[1]
+
+    @property
+    def server(self) -> LabProcess:
+        """The server's process."""
+        assert self.deployment.server is not None
+        return self.deployment.server
+
+    def opening(self, delay: float) -> LabProcess:
+        """A master whose session was opened so many seconds ago."""
+        before = self.server.output().count(" opened: ")
+        process = self.open()
+        self.eventually(lambda: self.server.output().count(" opened: ") > before, SESSION_SECONDS, "a session opened")
+        time.sleep(delay)
+        return process
+
+    @contextmanager
+    def traffic(self) -> Iterator[LabProcess]:
+        """A session that is up, while the PC talks with the customer's LAN; yields the master."""
+        process = self.open()
+        self.deployment.wait_session()
+        pinging = self.lab.start("pc", ["ping", "-i", "0.01", "-s", "1400", self.web])
+        try:
+            pinging.wait_output("bytes from")
+            yield process
+        finally:
+            pinging.stop(signal.SIGINT)
+
+    def kill(self, *processes: LabProcess) -> None:
+        """End programs so that they can do nothing about it."""
+        for process in processes:
+            process.send(signal.SIGKILL)
+        for process in processes:
+            self.assertEqual(process.wait(END_SECONDS), -signal.SIGKILL)
+
+    def require_free(self, what: str, within: float = BACK_SECONDS) -> None:
+        """The onsite device is listed, without a session, in the time that it may take from now; that is noted."""
+        began = time.monotonic()
+        self.eventually(self.scene.free, within, f"{ONSITE} to be free after {what}; other times: {self.times}")
+        self.times[what] = round(time.monotonic() - began, 2)
+
+    def require_failed(self, process: LabProcess, *statuses: int, within: float = END_SECONDS) -> None:
+        """A master has ended by itself, has said so in its exit status, and has left nothing."""
+        self.assertIn(process.wait(within), statuses, process.output())
+        self.scene.require_clean("master")
+
+    def require_session(self) -> None:
+        """A new session works, and nothing is left after it."""
+        with self.session():
+            self.assertTrue(self.reaches())
+        self.scene.require_rest()
+
+
+class KilledTests(SurvivalTestCase):
+    """Programs that end without a chance to clean up."""
+
+    def test_master_at_its_start(self) -> None:
+        """A master killed before it has a session leaves nothing."""
+        self.kill(self.open())
+        process = self.open()
+        process.wait_output("starting up")
+        self.kill(process)
+        self.require_session()
+
+    def test_master_while_building(self) -> None:
+        """
+        However far a master has come with its session when it is killed: the onsite is free again, server and
+        onsite keep nothing, and the master's next start takes away what was left there.
+        """
+        for delay in BUILDING:
+            process = self.opening(delay)
+            self.kill(process)
+            self.require_free(f"{delay:g} s")
+            self.scene.require_clean("server", "onsite")
+        self.require_session()
+
+    def test_master_with_traffic(self) -> None:
+        """The same when it is killed in a session that is in use; the onsite knows why its session ended."""
+        with self.traffic() as process:
+            self.kill(process)
+            self.assertIn(self.ended(ONSITE)["reason"], ("master-left", LOST))
+        self.require_free("a session")
+        self.scene.require_clean("server", "onsite")
+        self.assertNotEqual(self.scene.left("master"), [], "nothing was left behind: this proves nothing")
+        with self.session():
+            assert self.deployment.master is not None
+            self.assertIn("Removed what an earlier run left behind", self.deployment.master.output())
+            self.assertTrue(self.reaches())
+
+    def test_onsite_at_its_start(self) -> None:
+        """An onsite killed before it is online leaves nothing that keeps it from coming back."""
+        for words in ("", "starting up", "Online"):
+            self.onsite.stop()
+            known = self.deployment.begin_onsite()
+            known.wait_output(words, START_SECONDS)
+            self.kill(known)
+        self.deployment.start_onsite()
+        self.require_free("its start")
+        self.require_session()
+
+    def test_onsite_while_building(self) -> None:
+        """
+        However far an onsite has come with a session when it is killed: the master ends with a reason and leaves
+        nothing, and the onsite's next start takes away what was left there.
+        """
+        for delay in BUILDING:
+            process = self.opening(delay)
+            self.kill(self.onsite)
+            self.require_failed(process, 3, 4)
+            self.deployment.start_onsite()
+            self.require_free(f"{delay:g} s")
+            self.scene.require_clean()
+        self.require_session()
+
+    def test_onsite_with_traffic(self) -> None:
+        """The same when it is killed in a session that is in use; the master knows why its session ended."""
+        with self.traffic() as process:
+            self.kill(self.onsite)
+            self.require_failed(process, 3, 4)
+        self.assertIn(self.ended(MASTER)["reason"], ("onsite-left", LOST))
+        self.assertNotEqual(self.scene.left("onsite"), [], "nothing was left behind: this proves nothing")
+        self.deployment.start_onsite()
+        self.require_free("a session")
+        self.scene.require_clean()
+        self.require_session()
+
+    def test_server_while_building(self) -> None:
+        """
+        However far a session has come when the server is killed: the devices leave nothing, and when the server
+        is back, the onsite is, too, by itself.
+        """
+        for delay in BUILDING[::2]:
+            process = self.opening(delay)
+            self.kill(self.server)
+            self.require_failed(process, 3, 4)
+            self.scene.require_clean()
+            self.deployment.start_server()
+            self.require_free(f"{delay:g} s")
+        self.require_session()
+
+    def test_server_with_traffic(self) -> None:
+        """The same when it is killed in a session that is in use, and stays away for a while."""
+        with self.traffic() as process:
+            self.kill(self.server)
+            self.require_failed(process, 3, 4)
+        self.scene.require_clean()
+        time.sleep(3.0)  # the onsite's tries become rarer meanwhile
+        self.deployment.start_server()
+        self.require_free("a session")
+        self.require_session()
+
+    def test_both_devices(self) -> None:
+        """Both devices are killed at once; the server keeps nothing of their session, and both can have another."""
+        with self.traffic() as process:
+            self.kill(process, self.onsite)
+        self.eventually(lambda: not self.scene.sessions(), END_SECONDS, "the session to be gone from the server")
+        self.assertEqual(self.scene.online(), {})
+        self.scene.require_clean("server")
+        self.deployment.start_onsite()
+        self.require_free("a session")
+        self.require_session()
+
+
+class AskedToEndTests(SurvivalTestCase):
+    """Programs that are ended with SIGTERM clean up themselves."""
+
+    def test_master(self) -> None:
+        """A master that is asked to end ends its session in order; that is no failure."""
+        with self.traffic() as process:
+            self.assertEqual(process.stop(signal.SIGTERM, END_SECONDS), 0)
+            self.scene.require_clean()
+        self.require_over("operator")
+
+    def test_onsite(self) -> None:
+        """An onsite that is asked to end in a session leaves nothing, and the master ends in order."""
+        with self.traffic() as process:
+            self.assertEqual(self.onsite.stop(signal.SIGTERM, END_SECONDS), -signal.SIGTERM)
+            self.scene.require_clean("onsite")
+            self.assertEqual(process.wait(END_SECONDS), 0)
+        self.scene.require_clean()
+        self.assertEqual((self.ended(MASTER)["reason"], self.ended(ONSITE)["reason"]), ("operator", "operator"))
+        self.assertEqual(self.scene.online(), {})
+        self.deployment.start_onsite()
+        self.require_session()
+
+    def test_server(self) -> None:
+        """A server that is asked to end ends its sessions, and both devices know why."""
+        with self.traffic() as process:
+            self.assertEqual(self.server.stop(signal.SIGTERM, END_SECONDS), -signal.SIGTERM)
+            self.require_failed(process, 3)
+        self.scene.require_clean()
+        self.assertEqual((self.ended(MASTER)["reason"], self.ended(ONSITE)["reason"]), ("server-stopped",) * 2)
+        self.deployment.start_server()
+        self.require_free("a session")
+        self.require_session()
+
+    def test_while_building(self) -> None:
+        """A master interrupted while it builds its tunnel ends in order, leaves nothing, and the onsite is free."""
+        for delay in BUILDING[::2]:
+            process = self.opening(delay)
+            self.assertEqual(process.stop(signal.SIGINT, END_SECONDS), 0)
+            self.scene.require_clean()
+            self.require_free(f"{delay:g} s")
+
+
+class SilenceTests(SurvivalTestCase):
+    """Nobody says that the connection is gone."""
+
+    def require_noticed(self, process: LabProcess) -> None:
+        """The master has noticed in time that nothing comes any more, and has left nothing."""
+        self.require_failed(process, 3, 4, within=NOTICED)
+        self.eventually(lambda: not self.scene.sessions(), END_SECONDS, "the session to be gone from the server")
+
+    def test_short_cut(self) -> None:
+        """The session outlives a cable that is pulled and plugged in again after three seconds."""
+        with self.session() as record:
+            self.lab.cut("onsite")
+            try:
+                time.sleep(3.0)
+                self.assertFalse(self.reaches())
+            finally:
+                self.lab.mend("onsite")
+            began = time.monotonic()
+            self.eventually(self.reaches, BACK_SECONDS, "the PC to reach the customer's LAN again")
+            self.times["mended"] = time.monotonic() - began
+            [session] = self.scene.sessions()
+            self.assertEqual((session["id"], session["state"]), (record["session"], "up"))
+
+    def test_short_standstill(self) -> None:
+        """The session outlives a server that stands still for three seconds."""
+        with self.session():
+            self.server.send(signal.SIGSTOP)
+            try:
+                time.sleep(3.0)
+                self.assertFalse(self.reaches())
+            finally:
+                self.server.send(signal.SIGCONT)
+            self.eventually(self.reaches, BACK_SECONDS, "the PC to reach the customer's LAN again")
+
+    def test_long_cut(self) -> None:
+        """
+        When the customer's cable is pulled, the master notices in time; when it is plugged in again, the onsite is
+        back by itself, and has kept nothing.
+        """
+        with self.traffic() as process:
+            self.lab.cut("onsite")
+            try:
+                self.require_noticed(process)
+            finally:
+                self.lab.mend("onsite")
+        self.require_free("the cable")
+        self.scene.require_clean()
+        self.require_session()
+
+    def test_forgotten_by_nat(self) -> None:
+        """
+        When the customer's router forgets all connections, so that nothing passes and nobody is told, both
+        devices notice in time, and the onsite is back by itself.
+        """
+        with self.traffic() as process:
+            self.lab.flush_nat("site-router")
+            self.require_noticed(process)
+        self.ended(ONSITE, within=NOTICED)
+        self.require_free("the flush")
+        self.scene.require_clean()
+        self.require_session()
+
+    def test_onsite_stands_still(self) -> None:
+        """When the onsite stands still, the master notices; once it goes on, it is free and has kept nothing."""
+        with self.traffic() as process:
+            self.onsite.send(signal.SIGSTOP)
+            try:
+                self.require_noticed(process)
+            finally:
+                self.onsite.send(signal.SIGCONT)
+        self.require_free("it went on")
+        self.scene.require_clean()
+        self.require_session()
+
+
+class EnduranceTests(SurvivalTestCase):
+    """Session after session."""
+
+    def test_many_sessions(self) -> None:
+        """
+        Ten sessions in a row (or C{RDV_LAB_SESSIONS}) all work, and server and onsite have no more descriptors
+        and threads after them, and hardly more memory.
+        """
+        took = []
+        sizes: list[tuple[Size, Size]] = []
+        for number in range(WARMING + SESSIONS):
+            if number == WARMING:
+                sizes.append((Size.of(self.server), Size.of(self.onsite)))
+            with self.session() as record:
+                self.assertTrue(self.reaches(), f"session {number}")
+            took.append(float(str(record["session_s"])))
+            self.eventually(lambda: set(self.scene.online()) == {ONSITE}, END_SECONDS, "the master to be gone")
+        sizes.append((Size.of(self.server), Size.of(self.onsite)))
+        took.sort()
+        figures = f"{len(took)} sessions up in {took[len(took) // 2]} s (median), {took[-1]} s (longest); {sizes}"
+        if "RDV_LAB_SESSIONS" in os.environ:
+            sys.stdout.write(f"{figures}\n")
+        for before, after in zip(*sizes, strict=True):
+            self.assertEqual((after.descriptors, after.threads), (before.descriptors, before.threads), figures)
+            self.assertLess(after.memory - before.memory, GROWTH_BYTES, figures)
