@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import define
+from twisted.internet.defer import CancelledError
 from twisted.internet.endpoints import HostnameEndpoint
+from twisted.logger import Logger
 
 from rdvtwisted import routed
 from rdvtwisted.adapters.pins import KnownPeers
@@ -29,6 +31,8 @@ class Equipment:
     @ivar backends: the tunnel backends that can be used here, by name.
     @ivar owner: under which everything in the kernel is journalled and named.
     """
+
+    _log = Logger()
 
     settings: DeviceSettings
     reactor: Any
@@ -56,6 +60,7 @@ class Equipment:
 
         @param seconds: hard end of the session, counted from when it is up.
         @param up: called when packets flow.
+        @return: how it ended; cancelling is the operator's end.
         """
         try:
             parameters: TunnelParameters = await link.ask(GetTunnelParameters())
@@ -67,9 +72,16 @@ class Equipment:
         except RDVError as error:
             await link.end_session(reason_of(error))
             return Ending(reason_of(error), error)
+        except CancelledError:
+            await link.end_session(EndReason.OPERATOR)
+            return Ending(EndReason.OPERATOR)
 
         def pin_and_tell(report: TunnelReport) -> None:
-            self.peers.pin(parameters.peer, parameters.peer_key)
+            try:
+                self.peers.pin(parameters.peer, parameters.peer_key)
+            except RDVError as error:
+                # The key has been checked: a full disk is no reason to leave somebody without a session.
+                self._log.error("The key of {peer} is not pinned: {error}", peer=parameters.peer, error=str(error))
             up(parameters, leg, report)
 
         ending = Ending(EndReason.TUNNEL_FAILED)
@@ -95,6 +107,7 @@ class Equipment:
             raise TunnelFailed(f"this device carries no {parameters.mode} sessions")
         self.peers.check(parameters.peer, parameters.peer_key)
         self.authority.accept(await link.ask(GetCertificateAuthority()))
+        around = await self.network.site()
         assert self.authority.der is not None
         port = self.settings.port if self.settings.tls else parameters.door_port
         interface = interface_name("rdv", self.owner)
@@ -109,10 +122,12 @@ class Equipment:
             door=HostnameEndpoint(self.reactor, self.settings.host, port),
             authority=self.authority.der,
         )
+        # The plan first: if there can be none, there is no tunnel that would have to be closed.
+        plan = build(self.owner, interface, extremity, parameters.address, parameters.mtu, around)
         return Leg(
             tunnel=backend.device_end(parameters, site),
             network=self.network,
-            plan=build(self.owner, interface, extremity, parameters.address, parameters.mtu, await self.network.site()),
+            plan=plan,
             link=link,
             clock=self.reactor,
         )

@@ -10,12 +10,12 @@ from twisted.internet.task import Clock
 
 from rdvtwisted.adapters.ssh.remote import ShellListener
 from rdvtwisted.errors import ConnectionLost, RDVError
-from rdvtwisted.requests import Request
+from rdvtwisted.requests import Readiness, Request, WaitForSessionChange
 from rdvtwisted.services.link import Link
 from rdvtwisted.shell.dialogue import Dialogue
 from rdvtwisted.shell.printout import Stream
 from rdvtwisted.shell.shell import Action, Interrupt, Shell
-from rdvtwisted.values import Role
+from rdvtwisted.values import Role, SessionView
 
 DEVICE = "rpi1100"
 
@@ -30,12 +30,16 @@ class SSHTwin:
     @ivar asked: what the shell has asked its desk for, with the Deferreds that the test answers.
     @ivar interrupts: how often the desk was told to answer now.
     @ivar partings: the reasons that the device took leave with.
+    @ivar answers: what the desk answers at once, by the requests' classes; an L{RDVError} is a refusal.
+    @ivar obliging: the desk answers a wait when it is told to, as a real one does.
     @ivar stuck: the server does not close when the device takes leave.
     @ivar opening: set before the shell is opened, it makes the shell's opening wait.
     """
 
     role: Role
     asked: list[tuple[Request, Deferred[Any]]] = field(factory=list)
+    answers: dict[type, Any] = field(factory=dict)
+    obliging: bool = False
     interrupts: int = 0
     partings: list[str] = field(factory=list)
     stuck: bool = False
@@ -148,19 +152,33 @@ class SSHTwin:
             self._over = True
             self._listener.ended(status, reason)
 
+    def _interrupt(self) -> None:
+        self.interrupts += 1
+        request, answer = self.asked[-1]
+        if self.obliging and not answer.called:
+            waited = isinstance(request, WaitForSessionChange)
+            answer.callback(SessionView(state=request.state) if waited else Readiness.NOT_READY)
+
+    def _perform(self, request: Request) -> None:
+        shell = self._shell
+        answer: Deferred[Any] = Deferred()
+        self.asked.append((request, answer))
+        answer.addCallbacks(
+            lambda value: self._collect(shell.answer(value)),
+            lambda failure: self._collect(shell.fail(failure.value)),
+        )
+        if type(request) in self.answers:
+            value = self.answers[type(request)]
+            answer.errback(value) if isinstance(value, RDVError) else answer.callback(value)
+
     def _collect(self, actions: list[Action]) -> None:
         shell = self._shell
         while True:
             for action in actions:
                 if isinstance(action, Interrupt):
-                    self.interrupts += 1
+                    self._interrupt()
                 else:
-                    answer: Deferred[Any] = Deferred()
-                    self.asked.append((action, answer))
-                    answer.addCallbacks(
-                        lambda value: self._collect(shell.answer(value)),
-                        lambda failure: self._collect(shell.fail(failure.value)),
-                    )
+                    self._perform(action)
             output = shell.take_output()
             if not output:
                 return
@@ -168,9 +186,9 @@ class SSHTwin:
             actions = shell.resume()
 
 
-def opened(role: Role, clock: Clock) -> tuple[SSHTwin, Link]:
-    """A connection, and a link on it that is ready for questions."""
-    ssh = SSHTwin(role)
+def opened(role: Role, clock: Clock, ssh: SSHTwin | None = None) -> tuple[SSHTwin, Link]:
+    """A connection, new if not given, and a link on it that is ready for questions."""
+    ssh = ssh or SSHTwin(role)
     link = Link(Dialogue(DEVICE, role), clock, ssh)
     opening = Deferred.fromCoroutine(link.open())
     ssh.pump()

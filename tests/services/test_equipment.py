@@ -1,0 +1,298 @@
+"""A device's part in one session: from the first question to the last undone route, or to one clear refusal."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Interface
+
+from attrs import evolve
+from cryptography.hazmat.primitives.serialization import Encoding
+from twisted.internet.defer import Deferred
+from twisted.logger import LogLevel
+from zope.interface.verify import verifyObject
+
+from rdvtwisted.adapters.pins import KnownPeers
+from rdvtwisted.errors import (
+    ConnectionLost,
+    InvalidValue,
+    NetworkError,
+    NoSession,
+    PeerKeyChanged,
+    RDVError,
+    RequestRefused,
+    ServerKeyChanged,
+    StateDirectoryError,
+    TunnelFailed,
+)
+from rdvtwisted.interfaces import IDeviceTunnel, ITunnelBackend, ITunnelSite
+from rdvtwisted.plan import interface_name
+from rdvtwisted.requests import (
+    EndSession,
+    GetCertificateAuthority,
+    GetSession,
+    GetTunnelParameters,
+    WaitForSessionChange,
+)
+from rdvtwisted.services.leg import Ending, Leg
+from rdvtwisted.testing.tunnels import identity
+from rdvtwisted.values import EndReason, Mode, Role, SessionState, SessionView, TunnelParameters, TunnelReport
+from tests.services.neighbours import AUTHORITY, PEER, REPORT, Backend, DeviceCase
+from tests.services.twin import opened
+
+OTHER = identity("other").public
+
+
+class EquipmentCase(DeviceCase):
+    """A device that has been selected for a session."""
+
+    def setUp(self) -> None:
+        """A link to the server."""
+        super().setUp()
+        _, self.link = opened(self.role, self.clock, self.server())
+        self.ups: list[tuple[TunnelParameters, Leg, TunnelReport]] = []
+
+    def attend(self, seconds: float | None = None) -> Deferred[Ending]:
+        """Take part, as far as it goes by itself."""
+
+        def up(*facts: object) -> None:
+            self.ups.append(facts)
+
+        ending = Deferred.fromCoroutine(self.equipment.attend(self.link, "eth0", seconds, up))
+        self.addCleanup(self.finish, ending)
+        self.pump()
+        return ending
+
+    def finish(self, ending: Deferred[Ending]) -> None:
+        """Let nothing outlive the test."""
+        ending.addErrback(lambda failure: None)
+        ending.cancel()
+        self.pump()
+
+    def assert_ended(
+        self, ending: Deferred[Ending], reason: EndReason, error: type[RDVError] | None = None, text: str | None = None
+    ) -> None:
+        """It is over with this; the server knows the reason, and nothing is left."""
+        self.pump()
+        result = self.successResultOf(ending)
+        self.assertEqual((result.reason, type(result.error)), (reason, error or type(None)))
+        if text is not None:
+            self.assertEqual(str(result.error), text)
+        self.assertEqual(self.asked(EndSession), [EndSession(reason)])
+        self.assertEqual(self.network.applied, {})
+        self.assertTrue(all(tunnel.closings for tunnel in self.backend.tunnels))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class SessionTests(EquipmentCase):
+    """A session that works."""
+
+    def test_providers(self) -> None:
+        """The neighbours are what they stand for, and the tunnel gets a real site."""
+        self.attend()
+        verifyObject(ITunnelBackend, self.backend)
+        verifyObject(IDeviceTunnel, self.tunnel)
+        verifyObject(ITunnelSite, self.tunnel.site)
+
+    def test_session(self) -> None:
+        """Parameters, authority, interface, network and tunnel; up once packets flow; undone at the end."""
+        ending = self.attend()
+        self.assertEqual(self.requests[:2], [GetTunnelParameters(), GetCertificateAuthority()])
+        self.assertEqual(self.tunnel.parameters, self.parameters())
+        self.assertEqual(list(self.network.applied), ["onsite-rpi1100"])
+        self.assertEqual(self.ups, [])
+        self.tunnel.carrying.callback(REPORT)
+        self.pump()
+        ((parameters, leg, report),) = self.ups
+        self.assertEqual((parameters, leg.tunnel, report), (self.parameters(), self.tunnel, REPORT))
+        self.assertEqual(self.requests[-1], WaitForSessionChange(SessionState.BUILDING, 8.0))
+        self.servers[-1].answer(SessionView(reason=EndReason.MASTER_LEFT))
+        self.assert_ended(ending, EndReason.MASTER_LEFT)
+
+    def test_site(self) -> None:
+        """The tunnel learns what it needs of its device."""
+        self.attend()
+        site = self.tunnel.site
+        self.assertEqual(
+            (site.device, site.role, site.reactor, site.network, site.identity, site.authority),
+            ("rpi1100", Role.ONSITE, self.clock, self.network, self.equipment.identity, AUTHORITY),
+        )
+        self.assertEqual(site.interface, interface_name("rdv", "onsite-rpi1100"))
+
+    def test_door(self) -> None:
+        """The tunnel goes where SSH inside TLS goes; else to the port that the server has named."""
+        self.attend()
+        self.assertEqual(repr(self.tunnel.site.door), "<HostnameEndpoint rdv.example.org:443>")
+        self.change(tls=True, port=8443)
+        _, self.link = opened(self.role, self.clock, self.server())
+        self.attend()
+        self.assertEqual(repr(self.tunnel.site.door), "<HostnameEndpoint rdv.example.org:8443>")
+
+    def test_plan(self) -> None:
+        """Each role has its own plan."""
+        self.attend()
+        first = self.network.applied.popitem()[1]
+        self.change(role=Role.MASTER)
+        _, self.link = opened(self.role, self.clock, self.server())
+        self.attend()
+        owner, second = self.network.applied.popitem()
+        self.assertEqual(owner, "master-rpi1100")
+        self.assertNotEqual(first.steps, second.steps)
+
+    def test_pins(self) -> None:
+        """The peer's key is pinned once packets flow with it, and not before; the authority when it is told."""
+        ending = self.attend()
+        peers = self.folder / "known_peers"
+        self.assertTrue((self.folder / "server-ca.pem").exists())
+        self.assertFalse(peers.exists())
+        self.tunnel.carrying.callback(REPORT)
+        self.assertEqual(peers.read_text(), f"rpi2200 {PEER.line}\n")
+        ending.cancel()
+        self.assert_ended(ending, EndReason.OPERATOR)
+
+    def test_cannot_pin(self) -> None:
+        """A disk that is full costs no session: the key has been checked, and the log tells of it."""
+        ending = self.attend()
+        self.equipment.peers = KnownPeers(self.folder / "gone" / "known_peers")
+        self.tunnel.carrying.callback(REPORT)
+        self.assertEqual(len(self.ups), 1)
+        self.assertNoResult(ending)
+        self.assertEqual(
+            self.logged(LogLevel.error),
+            [f"The key of rpi2200 is not pinned: cannot write {self.equipment.peers.path}: No such file or directory"],
+        )
+
+    def test_time_limit(self) -> None:
+        """A hard end counts from when packets flow."""
+        ending = self.attend(60.0)
+        self.tunnel.carrying.callback(REPORT)
+        for _ in range(60):
+            self.assertNoResult(ending)
+            self.pump()
+            self.servers[-1].answer(SessionView(state=SessionState.UP))
+            self.pass_time(1.0)
+        self.assert_ended(ending, EndReason.TIME_LIMIT)
+
+
+class RefusalTests(EquipmentCase):
+    """Sessions that cannot be."""
+
+    def offer(self, **changes: object) -> None:
+        """The server has other parameters."""
+        self.servers[-1].answers[GetTunnelParameters] = evolve(self.parameters(), **changes)
+
+    def test_unknown_backend(self) -> None:
+        """A backend that is not here is named."""
+        self.offer(backend="carrier-pigeon")
+        text = "the server wants a tunnel by carrier-pigeon, which is not to be had here"
+        self.assert_ended(self.attend(), EndReason.TUNNEL_FAILED, TunnelFailed, text)
+
+    def test_mode(self) -> None:
+        """A mode that cannot be is named."""
+        self.offer(mode=Mode.L2)
+        self.assert_ended(self.attend(), EndReason.TUNNEL_FAILED, TunnelFailed, "this device carries no L2 sessions")
+
+    def test_peer_changed(self) -> None:
+        """A peer with another key than the pinned one is refused before a tunnel is tried; the server learns why."""
+        self.equipment.peers.pin("rpi2200", OTHER)
+        text = (
+            f"the key of rpi2200 has changed: pinned {OTHER.fingerprint}, shown {PEER.fingerprint}. If it was changed"
+            f" on purpose, remove the line of rpi2200 from {self.folder / 'known_peers'}"
+        )
+        self.assert_ended(self.attend(), EndReason.PEER_KEY_REFUSED, PeerKeyChanged, text)
+        self.assertEqual(self.backend.tunnels, [])
+
+    def test_strict(self) -> None:
+        """Whoever is strict accepts no unknown peer either."""
+        self.equipment.peers.strict = True
+        text = (
+            f"the key of rpi2200 has changed: pinned nothing, shown {PEER.fingerprint}. Add the line"
+            f" 'rpi2200 {PEER.line}' to {self.folder / 'known_peers'} if that is its key"
+        )
+        self.assert_ended(self.attend(), EndReason.PEER_KEY_REFUSED, PeerKeyChanged, text)
+
+    def test_authority_changed(self) -> None:
+        """A server with another authority than the pinned one gets no tunnel."""
+        self.equipment.authority.accept(identity("former").certificate.public_bytes(Encoding.DER))
+        self.assert_ended(self.attend(), EndReason.TUNNEL_FAILED, ServerKeyChanged)
+        self.assertEqual(self.backend.tunnels, [])
+
+    def test_no_session(self) -> None:
+        """The session may be gone before its parameters are asked for; the server knows why, or it is a failure."""
+        for view, reason, error in (
+            (SessionView(), EndReason.TUNNEL_FAILED, RequestRefused),
+            (SessionView(reason=EndReason.ADMINISTRATOR), EndReason.ADMINISTRATOR, None),
+        ):
+            _, self.link = opened(self.role, self.clock, self.server())
+            self.servers[-1].answers |= {GetTunnelParameters: NoSession(), GetSession: view}
+            self.assert_ended(self.attend(), reason, error)
+
+    def test_addresses_collide(self) -> None:
+        """A tunnel whose addresses are those of the own network cannot be."""
+        self.offer(address=IPv4Interface("192.168.7.1/30"), peer_address=IPv4Interface("192.168.7.2/30").ip)
+        self.assert_ended(self.attend(), EndReason.TUNNEL_FAILED, InvalidValue)
+
+    def test_network(self) -> None:
+        """A machine that cannot tell its addresses, or refuses the plan, is no end of the link."""
+        self.network.refusal = NetworkError("the kernel is busy")
+        self.assert_ended(self.attend(), EndReason.TUNNEL_FAILED, NetworkError, "the kernel is busy")
+
+    def test_lost(self) -> None:
+        """The connection may break while the session is prepared."""
+        del self.servers[-1].answers[GetTunnelParameters]
+        ending = self.attend()
+        self.servers[-1].lose(ConnectionLost("cut"))
+        result = self.successResultOf(ending)
+        self.assertEqual((result.reason, str(result.error)), (EndReason.TUNNEL_FAILED, "cut"))
+
+    def test_fault(self) -> None:
+        """A fault of a backend is the caller's to see."""
+        self.patch(Backend, "device_end", lambda self, parameters, site: 1 / 0)
+        self.failureResultOf(self.attend(), ZeroDivisionError)
+
+
+class OperatorTests(EquipmentCase):
+    """The operator's end, at every stage."""
+
+    def test_each_question(self) -> None:
+        """Whichever question is under way, the server learns that the operator has ended it."""
+        for question in (GetTunnelParameters, GetCertificateAuthority):
+            _, self.link = opened(self.role, self.clock, self.server())
+            value = self.servers[-1].answers.pop(question)
+            ending = self.attend()
+            ending.cancel()
+            self.assertNoResult(ending)
+            self.servers[-1].answer(value)
+            self.assert_ended(ending, EndReason.OPERATOR)
+
+    def test_building(self) -> None:
+        """While the tunnel is built."""
+        ending = self.attend()
+        ending.cancel()
+        self.assert_ended(ending, EndReason.OPERATOR)
+
+    def test_up(self) -> None:
+        """While packets flow."""
+        ending = self.attend()
+        self.tunnel.carrying.callback(REPORT)
+        ending.cancel()
+        self.assert_ended(ending, EndReason.OPERATOR)
+
+    def test_server_gone(self) -> None:
+        """A server that does not answer any more delays the end by two seconds."""
+        ending = self.attend()
+        del self.servers[-1].answers[EndSession]
+        self.tunnel.carrying.callback(REPORT)
+        ending.cancel()
+        self.pump()
+        self.assertNoResult(ending)
+        self.pass_time(2.0)
+        self.assertIs(self.successResultOf(ending).reason, EndReason.OPERATOR)
+        self.assertEqual((self.network.applied, self.tunnel.closings), ({}, 1))
+
+
+class UnwritableTests(EquipmentCase):
+    """Files that cannot be written."""
+
+    def test_authority(self) -> None:
+        """An authority that cannot be kept is not used: the next server could be any."""
+        self.equipment.authority.path = self.folder / "gone" / "server-ca.pem"
+        self.assert_ended(self.attend(), EndReason.TUNNEL_FAILED, StateDirectoryError)
