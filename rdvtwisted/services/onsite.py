@@ -43,6 +43,7 @@ class OnsiteService(Service):
     interface: str | None = None
     session_seconds: float | None = None
     _stay: Deferred[None] | None = field(default=None, init=False)
+    _trouble: str = field(default="", init=False)
 
     def startService(self) -> None:
         """Begin. This never fails: whatever is wrong now may be right later."""
@@ -59,37 +60,50 @@ class OnsiteService(Service):
         return stay
 
     async def _for_ever(self) -> None:
-        for line in await self.equipment.network.sweep(self.equipment.owner):
-            self.console.say(f"Removed what an earlier run left behind: {line}")
+        swept = False
         while True:
             try:
+                if not swept:
+                    await self._sweep()
+                    swept = True
                 await self._visit()
             except CancelledError:
                 raise
             except RDVError as error:
-                self._log.warn("{error}", error=str(error))
-                self.console.record("offline", error=str(error))
-            except Exception:  # noqa: BLE001 - a fault of ours must not strand a device that nobody can walk to
-                self._log.failure("Unexpected failure; connecting anew")
+                if self._is_news(str(error)):
+                    self._log.warn("{error}", error=str(error))
+                    self.console.record("offline", error=str(error))
+            except Exception as error:  # noqa: BLE001 - no fault of ours may strand a device that nobody can walk to
+                if self._is_news(repr(error)):
+                    self._log.failure("Unexpected failure; connecting anew")
             if not self.running:
                 return
             delay = self.pace.next()
-            self._log.info("Connecting anew in {delay:.1f} s", delay=delay)
+            self._log.debug("Connecting anew in {delay:.1f} s", delay=delay)
             await deferLater(self.equipment.reactor, delay)
+
+    def _is_news(self, trouble: str) -> bool:
+        """Whether this is another trouble than the last time: the same one, told every few seconds, fills the disk."""
+        former, self._trouble = self._trouble, trouble
+        return trouble != former
+
+    async def _sweep(self) -> None:
+        for line in await self.equipment.network.sweep(self.equipment.owner):
+            self.console.say(f"Removed what an earlier run left behind: {line}")
 
     async def _visit(self) -> None:
         """One connection to the server, as long as it lasts."""
         link = await self.connect()
         try:
             if await link.role() is not Role.ONSITE:
-                raise RoleMismatch("this account is a master's: use an onsite account here")
+                raise RoleMismatch("Tundev shell returns a role that does not match this script (onsite)")
             published: Profile | None = None
             while self.running:
                 # The address may have changed since: what is published is looked at before every wait.
                 profile, interface = await self._profile()
                 if profile != published:
                     await link.ask(Publish(profile))
-                    published = profile
+                    published, self._trouble = profile, ""
                     self.console.say(f"Online. A master will reach {profile.lan} on {interface}. Waiting for one")
                     self.console.record("online", interface=interface, lan=str(profile.lan))
                 answer = await link.ask(WaitForMaster(WAIT_SECONDS))
