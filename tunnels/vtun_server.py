@@ -60,7 +60,7 @@ class Closed:
     connection. Comes once, and last.
     """
 
-    #: C{None} if the client took its leave.
+    #: C{None} if the client said goodbye.
     error: RDVError | None
 
 
@@ -211,7 +211,10 @@ class VtunServer:
         return []
 
     def lost(self) -> list[Event]:
-        """The connection is gone, or the client will send no more."""
+        """
+        The connection is gone, or the client will send no more. A stock vtund
+        that a signal ends says no goodbye: that is its usual end.
+        """
         if self._phase in (_Phase.HANDSHAKE, _Phase.DECISION):
             where = "during the handshake"
         else:
