@@ -27,6 +27,8 @@ FLOW_SECONDS = 30.0
 
 #: Ends of a session that are none of its failures.
 _GOOD = (EndReason.OPERATOR, EndReason.TIME_LIMIT, EndReason.ADMINISTRATOR)
+#: Ends by which the other device or the server tells that a tunnel is the cause.
+_TUNNELS = (EndReason.TUNNEL_LOST, EndReason.TUNNEL_FAILED)
 
 
 @frozen
@@ -90,14 +92,17 @@ class MasterService(Service):
         except CancelledError:
             self.console.say("Stopped by the operator")
         except RDVError as error:
-            self.exit_status = error.exit_status
-            self.console.complain(str(error))
-            self.console.record("failed", error=str(error), exit_status=self.exit_status)
-        except Exception:  # noqa: BLE001 - whatever goes wrong, the operator gets a line and a status
-            self.exit_status = 1
+            self._fail(str(error), error.exit_status)
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong, the operator gets a line and a status
             self._log.failure("Unexpected failure")
+            self._fail(f"an unexpected failure, {error!r}: the log says more", 1)
         self.console.say("...done")
         self.finished()
+
+    def _fail(self, complaint: str, exit_status: int) -> None:
+        self.exit_status = exit_status
+        self.console.complain(complaint)
+        self.console.record("failed", error=complaint, exit_status=exit_status)
 
     async def _open(self) -> None:
         settings, equipment = self.settings, self.equipment
@@ -198,7 +203,9 @@ class MasterService(Service):
         """Tell how it ended; an end that nobody wanted is the command's failure."""
         report = None if leg is None else leg.tunnel.report()
         self.console.record("ended", reason=ending.reason.value, **({} if report is None else carried(report)))
-        if report is not None:
+        if report is None and ending.reason is EndReason.OPERATOR:
+            self.console.say("Stopped by the operator")
+        elif report is not None:
             self.console.say(f"Session ended ({ending.reason}) after {duration(seconds)}: {flow(report)}")
         if ending.reason in _GOOD:
             return
@@ -206,4 +213,6 @@ class MasterService(Service):
             raise ending.error
         if leg is None:
             raise TunnelFailed(f"the session to {onsite} could not be built: {ending.reason}")
+        if ending.reason in _TUNNELS:
+            raise TunnelFailed(f"the tunnel to {onsite} broke: {ending.reason}")
         raise ConnectionLost(f"the session to {onsite} was lost: {ending.reason}")
