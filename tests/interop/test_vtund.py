@@ -94,10 +94,12 @@ class SessionTests(VtundTestCase):
             await server.saying(f"{number} ended: ConnectionLost")
 
     async def slow(self, *options: str) -> tuple[Program, Program]:
-        """A client that needs a second to bring its interface up, while the server has packets for it."""
+        """A client that brings its interface up when it may, while the server has packets for it."""
+        self.gate = self.folder / "gate"
+        self.addCleanup(self.gate.touch)
+        wait = Command("/bin/sh", f"-c 'until test -e {self.gate}; do sleep 0.05; done'", wait=True)
         server = await self.world.serve(Mode.L3, SESSION, SECRET, *options)
-        slow = Command("/bin/sleep", "1", wait=True)
-        client = self.client(VtunClient(SESSION, SECRET, port=PORT, up=(slow, UP[Mode.L3])))
+        client = self.client(VtunClient(SESSION, SECRET, port=PORT, up=(wait, UP[Mode.L3])))
         await server.saying("1 open")
         await self.world.run("server", "ping", "-n", "-c", "3", "-i", "0.2", "-W", "0.2", TUNNEL["device"])
         return server, client
@@ -105,6 +107,8 @@ class SessionTests(VtundTestCase):
     async def test_slow_client(self) -> None:
         """Packets for a client whose interface is not up yet do not end its session."""
         server, client = await self.slow()
+        self.assertNotIn("carrying", server.said)
+        self.gate.touch()
         await server.saying("1 carrying")
         self.assertTrue(await self.world.pings("server", TUNNEL["device"]))
         self.assertIsNone(client.status, client.said)
@@ -112,10 +116,11 @@ class SessionTests(VtundTestCase):
     async def test_slow_client_of_a_hasty_server(self) -> None:
         """Which they do if they are sent."""
         server, client = await self.slow("--hasty")
-        self.assertEqual(await client.ended, 0)
-        self.assertIn("Input/output error", client.said)
         await server.saying("1 ended: NoneType")
         self.assertNotIn("carrying", server.said)
+        self.gate.touch()  # for the shell that waits there, and has the client's output open
+        self.assertEqual(await client.ended, 0)
+        self.assertIn("Input/output error", client.said)
 
     async def test_server_leaves(self) -> None:
         """A client that is told goodbye ends, with its interface."""

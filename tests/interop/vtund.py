@@ -13,6 +13,7 @@ import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from struct import pack
@@ -20,7 +21,7 @@ from typing import Any
 
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ProcessDone
+from twisted.internet.error import ProcessDone, ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall, IProcessTransport, IReadDescriptor
 from twisted.internet.protocol import Factory, ProcessProtocol, Protocol
 from twisted.python.failure import Failure
@@ -121,7 +122,8 @@ class World:
         """End what still runs there, then take the namespaces away."""
         for program in self._programs:
             if program.status is None:
-                program.signal("KILL")
+                with suppress(ProcessExitedAlready):  # and only its output is still open
+                    program.signal("KILL")
                 await program.ended
         for name in self._names.values():
             if Path("/run/netns", name).exists():
