@@ -76,6 +76,27 @@ class SqlInventory:
         self._connection.close()
         self._engine.dispose()
 
+    def disconnect(self) -> None:
+        """
+        Let go of the database's files until L{connect}; devices are still read from memory.
+
+        Before a fork there is no way round it: SQLite's locks stay with the
+        parent, and when that ends, other processes remove the write-ahead log
+        under the child.
+        """
+        self._connection.close()
+        self._seen = None
+
+    def connect(self) -> None:
+        """
+        Use the database again after L{disconnect}.
+
+        @raise StateDirectoryError: it cannot be used.
+        """
+        with self._trouble():
+            self._connection = self._engine.connect()
+        self.refresh()
+
     # IInventory
 
     def device(self, id: str) -> Device | None:

@@ -246,6 +246,20 @@ class SharedTests(SqlTestCase):
         self.assertEqual([child.wait() for child in children], [0] * 4)
         self.assertEqual(len(self.open().devices()), 32)
 
+    def test_disconnected(self) -> None:
+        """Who has let go of the database still knows its devices, and holds no file; changes count from then on."""
+        one, two = self.open(), self.open()
+        one.add(onsite("rpi1", 1))
+        one.disconnect()
+        self.assertEqual(one.devices(), [onsite("rpi1", 1)])
+        two.add(onsite("rpi2", 2))
+        two.close()
+        self.assertFalse(os.path.exists(f"{self.path}-wal"))
+        one.connect()
+        self.assertEqual(one.devices(), [onsite("rpi1", 1), onsite("rpi2", 2)])
+        one.remove("rpi1")
+        self.assertEqual(self.open().devices(), [onsite("rpi2", 2)])
+
     def test_locked(self) -> None:
         """Who keeps the database for too long gets it for himself, and the other one a clear line."""
         self.patch(inventory, "BUSY_SECONDS", 0)
