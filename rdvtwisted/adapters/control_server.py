@@ -128,6 +128,18 @@ class ControlService(Service):
         self._factory = ControlFactory(server, clock)
         self._port: IListeningPort | None = None
 
+    def check(self) -> None:
+        """
+        Make sure, as far as that can be known before, that L{startService} will not refuse.
+
+        @raise RDVError: as L{startService} does.
+        """
+        _vacate(self.path)
+        directory = os.path.dirname(self.path)
+        if not os.access(directory, os.W_OK | os.X_OK):
+            reason = "permission denied" if os.path.isdir(directory) else "there is no such directory"
+            raise _unusable(self.path, reason)
+
     def startService(self) -> None:
         """
         Listen.

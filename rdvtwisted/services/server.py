@@ -6,8 +6,8 @@ import fcntl
 import os
 import secrets
 import socket
-import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,9 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
-from zope.interface import implementer
 
 import rdvtwisted
 from rdvtwisted.adapters.backends import discover
-from rdvtwisted.adapters.control import IAdministration
 from rdvtwisted.adapters.control_server import ControlService
 from rdvtwisted.adapters.eventlog import EventLog
 from rdvtwisted.adapters.front.authority import Authority
@@ -29,68 +27,22 @@ from rdvtwisted.adapters.front.relay import Relay
 from rdvtwisted.adapters.ssh.hostkeys import HostKeys, host_keys
 from rdvtwisted.adapters.ssh.server import SSHServer
 from rdvtwisted.adapters.ssh.settings import ServerSettings as SSHServerSettings
+from rdvtwisted.adapters.store import directory
 from rdvtwisted.adapters.store.inventory import SqlInventory, open_inventory
 from rdvtwisted.adapters.store.settings import read_settings
 from rdvtwisted.config import ServerSettings
-from rdvtwisted.errors import AddressInUse
+from rdvtwisted.errors import AddressInUse, StateDirectoryError
 from rdvtwisted.leases import LeasePool
 from rdvtwisted.registry import Carrier, Registry
+from rdvtwisted.services.administration import Administration
 from rdvtwisted.services.sockets import Bound, bind
+from rdvtwisted.services.upkeep import Upkeep
 from rdvtwisted.shell.shell import Shell
 from rdvtwisted.tickets import TicketOffice
-from rdvtwisted.values import Device, EndReason, Presence, SessionView
+from rdvtwisted.values import Device
 
 #: File in the state directory that the running server holds locked.
 LOCK_NAME = "server.lock"
-
-
-@implementer(IAdministration)
-@define(eq=False)
-class Administration:
-    """What C{rdvctl} may ask of the running server."""
-
-    _inventory: SqlInventory
-    _registry: Registry
-    _authority: Authority
-    _door: Door
-    _ports: Mapping[str, int]
-    _started_at: float = field(factory=time.time, init=False)
-
-    def status(self) -> Mapping[str, object]:
-        """Version, uptime, ports and counts."""
-        return {
-            "version": rdvtwisted.__version__,
-            "pid": os.getpid(),
-            "up_seconds": round(time.time() - self._started_at),
-            **{f"{door}_port": port for door, port in self._ports.items()},
-            "devices": len(self._inventory.devices()),
-            "online": len(self._registry.presences()),
-            "sessions": len(self._registry.views()),
-        }
-
-    def presences(self) -> Sequence[Presence]:
-        """Each registered device."""
-        return self._registry.presences()
-
-    def views(self) -> Sequence[SessionView]:
-        """Each session."""
-        return self._registry.views()
-
-    def end_session(self, id: str, reason: EndReason) -> bool:
-        """End the session with this id, or of this device."""
-        return self._registry.end_session(id, reason)
-
-    def refresh(self) -> int:
-        """Read the inventory again, and drop who may not be here any more."""
-        self._inventory.refresh()
-        return self._registry.drop_disentitled()
-
-    def renew_certificate(self) -> str:
-        """Issue the TLS door a new certificate, and show it from now on."""
-        credentials = self._authority.renew()
-        self._door.show(credentials)
-        until = credentials.certificate.not_valid_after_utc
-        return f"the TLS door shows a certificate that is valid until {until:%Y-%m-%d}"
 
 
 @define(eq=False)
@@ -111,12 +63,16 @@ class ServerService(Service):
     control: ControlService
     inventory: SqlInventory
     lock: int
+    upkeep: Upkeep
     greeting: Sequence[str]
+    #: Name of the least level that is to be logged.
+    log_level: str
     _ports: list[IListeningPort] = field(factory=list, init=False)
 
     def startService(self) -> None:
         """Open the doors."""
         super().startService()
+        self.inventory.connect()
         ssh = self.bound["ssh"].serve(self.reactor, self.ssh.factory("ssh"))
         self._ports = list(ssh)
         if "tls" in self.bound:
@@ -128,11 +84,13 @@ class ServerService(Service):
 
         self.ssh.vestibule.crowded = crowded
         self.control.startService()
+        self.upkeep.start()
         for line in self.greeting:
             self._log.info("{line}", line=line)
 
     async def _stop(self) -> None:
         # In order: nobody new, then sessions and devices told, then what they used.
+        self.upkeep.stop()
         self.ssh.vestibule.crowded = None
         await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
         self._ports = []
@@ -161,15 +119,28 @@ def make_server(
     if reactor is None:
         from twisted.internet import reactor
     settings = read_settings(file, environment, overrides, root=os.geteuid() == 0)
+    with ExitStack() as undo:
+        service = _assemble(settings, reactor, undo)
+        undo.pop_all()
+    return service
+
+
+def _assemble(settings: ServerSettings, reactor: Any, undo: ExitStack) -> ServerService:
+    """The service; C{undo} gives back what was taken for it."""
     state = Path(settings.state_directory)
-    inventory = open_inventory(settings)
+    directory.prepare(settings.state_directory)
     lock = _lock(state)
+    undo.callback(os.close, lock)
+    inventory = open_inventory(settings)
+    undo.callback(inventory.close)
     keys = host_keys(state)
     authority = Authority.open(state, settings.tls.names or _own_names(), reactor)
     credentials = authority.credentials()
     bound = {"ssh": bind(settings.ssh.address, settings.ssh.port, "ssh")}
+    undo.callback(bound["ssh"].close)
     if settings.tls.enabled:
         bound["tls"] = bind(settings.tls.address, settings.tls.port, "tls")
+        undo.callback(bound["tls"].close)
     ports = {name: each.port for name, each in bound.items()}
     registry = _registry(settings, inventory, reactor, authority.der, ports.get("tls", 0))
     ssh = SSHServer(
@@ -188,16 +159,22 @@ def make_server(
         tls12=settings.tls.minimum_version == "1.2",
     )
     administration = Administration(inventory, registry, authority, door, ports)
+    control = ControlService(reactor, reactor, settings.control.socket, administration)
+    control.check()
+    # twistd may go into the background now.
+    inventory.disconnect()
     return ServerService(
         reactor=reactor,
         registry=registry,
         ssh=ssh,
         door=door,
         bound=bound,
-        control=ControlService(reactor, reactor, settings.control.socket, administration),
+        control=control,
         inventory=inventory,
         lock=lock,
+        upkeep=Upkeep(reactor, inventory, registry, authority, door),
         greeting=_greeting(settings, keys, authority, ports),
+        log_level=settings.log.level,
     )
 
 
@@ -249,11 +226,15 @@ def _greeting(settings: ServerSettings, keys: HostKeys, authority: Authority, po
     lines = [f"RDV server {rdvtwisted.__version__}: {doors}; state in {settings.state_directory}"]
     lines += [f"Host key {key}" for key in keys.public]
     lines.append(f"Certificate authority {authority.fingerprint}")
-    return lines
+    return lines + [f"Tunnel backends: {problem}" for problem in discover().problems]
 
 
 def _lock(state: Path) -> int:
-    descriptor = os.open(state / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    path = state / LOCK_NAME
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StateDirectoryError(f"cannot open {path}: {error.strerror}: run as its owner or as root") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,0 +1,67 @@
+"""The running server, as its administrator sees it through the control socket."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+
+from attrs import define, field
+from zope.interface import implementer
+
+import rdvtwisted
+from rdvtwisted.adapters.control import IAdministration
+from rdvtwisted.adapters.front.authority import Authority
+from rdvtwisted.adapters.front.door import Door
+from rdvtwisted.adapters.store.inventory import SqlInventory
+from rdvtwisted.registry import Registry
+from rdvtwisted.values import EndReason, Presence, SessionView
+
+
+@implementer(IAdministration)
+@define(eq=False)
+class Administration:
+    """What C{rdvctl} may ask of the running server."""
+
+    _inventory: SqlInventory
+    _registry: Registry
+    _authority: Authority
+    _door: Door
+    _ports: Mapping[str, int]
+    _started_at: float = field(factory=time.time, init=False)
+
+    def status(self) -> Mapping[str, object]:
+        """Version, uptime, ports and counts."""
+        return {
+            "version": rdvtwisted.__version__,
+            "pid": os.getpid(),
+            "up_seconds": round(time.time() - self._started_at),
+            **{f"{door}_port": port for door, port in self._ports.items()},
+            "devices": len(self._inventory.devices()),
+            "online": len(self._registry.presences()),
+            "sessions": len(self._registry.views()),
+        }
+
+    def presences(self) -> Sequence[Presence]:
+        """Each registered device."""
+        return self._registry.presences()
+
+    def views(self) -> Sequence[SessionView]:
+        """Each session."""
+        return self._registry.views()
+
+    def end_session(self, id: str, reason: EndReason) -> bool:
+        """End the session with this id, or of this device."""
+        return self._registry.end_session(id, reason)
+
+    def refresh(self) -> int:
+        """Read the inventory again, and drop who may not be here any more."""
+        self._inventory.refresh()
+        return self._registry.drop_disentitled()
+
+    def renew_certificate(self) -> str:
+        """Issue the TLS door a new certificate, and show it from now on."""
+        credentials = self._authority.renew()
+        self._door.show(credentials)
+        until = credentials.certificate.not_valid_after_utc
+        return f"the TLS door shows a certificate that is valid until {until:%Y-%m-%d}"
