@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from typing import Any, Union
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface
+from typing import Any, Union, get_args
 
 from attrs import Attribute, field, fields, frozen
 from attrs.converters import optional
@@ -169,7 +169,8 @@ class Rule:
 class Sysctl:
     """
     A file below C{/proc/sys}, named with slashes, holds this value. Where the
-    kernel has no such file: an error, or nothing if C{optional}.
+    kernel has no such file: an error, or nothing if C{optional}. A file that an
+    earlier step brings about goes with what that step has made.
     """
 
     path: str = field(validator=_matches(_SYSCTL))
@@ -188,7 +189,7 @@ class Sysctl:
 class FirewallTable:
     """An nft table of our own, with this inside; takes the place of one of the same name."""
 
-    family: str = field(validator=_matches(re.compile(r"inet|ip|ip6|bridge")))
+    family: str = field(validator=_matches(re.compile(r"inet|ip|ip6|bridge|netdev")))
     name: str = field(validator=_matches(_TABLE_NAME))
     rules: str = field(repr=False)
 
@@ -209,11 +210,41 @@ class Connections:
         return f"tracked connections with mark {self.mark:#x}"
 
 
-Step = Union[Address, LinkUp, Route, Rule, Sysctl, FirewallTable, Connections]
+@frozen
+class Pair:
+    """There are two Ethernet interfaces of our own: what one sends, the other receives."""
 
-_KINDS: dict[str, type[Step]] = {
-    kind.__name__: kind for kind in (Address, LinkUp, Route, Rule, Sysctl, FirewallTable, Connections)
-}
+    near: str = field(converter=interface)
+    far: str = field(converter=interface)
+
+    def __str__(self) -> str:
+        return f"interfaces {self.near} and {self.far}"
+
+
+@frozen
+class Redirection:
+    """What C{source}, an interface of our own, receives is taken as if C{target} had received it."""
+
+    source: str = field(converter=interface)
+    target: str = field(converter=interface)
+
+    def __str__(self) -> str:
+        return f"redirection of {self.source} to {self.target}"
+
+
+@frozen
+class Promiscuous:
+    """The interface receives what is addressed to others, too."""
+
+    interface: str = field(converter=interface)
+
+    def __str__(self) -> str:
+        return f"interface {self.interface} promiscuous"
+
+
+Step = Union[Address, LinkUp, Route, Rule, Sysctl, FirewallTable, Connections, Pair, Redirection, Promiscuous]
+
+_KINDS: dict[str, type[Step]] = {kind.__name__: kind for kind in get_args(Step)}
 
 
 def step_to_json(step: Step) -> dict[str, object]:
@@ -264,6 +295,21 @@ class Attachment:
 
 
 @frozen
+class Port:
+    """A network interface of this machine, as its cable sees it."""
+
+    interface: str
+    #: Its Ethernet address; L{None} if it is no Ethernet interface.
+    hardware: str | None = None
+    #: C{lan}, C{wlan} or C{3g}.
+    kind: str = "lan"
+    #: The bridge, bond or the like that it is a part of.
+    upper: str | None = None
+    #: Every address that it has.
+    addresses: tuple[IPv4Interface | IPv6Interface, ...] = ()
+
+
+@frozen
 class Site:
     """What this machine is attached to."""
 
@@ -275,6 +321,12 @@ class Site:
     uplink: str | None = None
     #: Every interface with an address, loopback apart.
     attachments: tuple[Attachment, ...] = ()
+    #: Every interface, loopback apart.
+    ports: tuple[Port, ...] = ()
+
+    def port(self, interface: str) -> Port | None:
+        """The port of this name, if there is such an interface."""
+        return next((each for each in self.ports if each.interface == interface), None)
 
     def attachment(self, interface: str) -> Attachment | None:
         """The attachment of this interface, if it has an address."""

@@ -20,7 +20,10 @@ from rdvtwisted.plan import (
     Connections,
     FirewallTable,
     LinkUp,
+    Pair,
     Plan,
+    Promiscuous,
+    Redirection,
     Route,
     Rule,
     Site,
@@ -51,6 +54,9 @@ steps: st.SearchStrategy[Step] = st.one_of(
     st.builds(Sysctl, st.just("net/ipv4/conf/eth0.7/forwarding"), st.text(), optional=st.booleans()),
     st.builds(FirewallTable, st.just("inet"), st.just("rdv_1"), st.text()),
     st.builds(Connections, numbers),
+    st.builds(Pair, names, names),
+    st.builds(Redirection, names, names),
+    st.builds(Promiscuous, names),
 )
 
 
@@ -145,6 +151,9 @@ class StepTests(SynchronousTestCase):
                     Sysctl("net/ipv4/conf/t/forwarding", "1"),
                     FirewallTable("inet", "rdv_1", "chain c { }"),
                     Connections(0x52000001),
+                    Pair("a", "b"),
+                    Redirection("b", "eth0"),
+                    Promiscuous("eth0"),
                 )
             ],
             [
@@ -156,6 +165,9 @@ class StepTests(SynchronousTestCase):
                 "sysctl net/ipv4/conf/t/forwarding=1",
                 "firewall table inet rdv_1",
                 "tracked connections with mark 0x52000001",
+                "interfaces a and b",
+                "redirection of b to eth0",
+                "interface eth0 promiscuous",
             ],
         )
 

@@ -112,8 +112,8 @@ def _apply_and_die(directory: str, plan: Plan, number: int) -> None:
     device = PacketDevice(TUNNEL, Mode.L3)
     with linux() as kernel:
         left = [number]
-        wrapped: Any = _Saboteur((kernel.routing, kernel.sysctls, kernel.firewall), left)
-        transaction.apply(Kernel(wrapped, wrapped, wrapped), Journal(Path(directory)), plan)
+        wrapped: Any = _Saboteur((kernel.routing, kernel.wiring, kernel.sysctls, kernel.firewall), left)
+        transaction.apply(Kernel(wrapped, wrapped, wrapped, wrapped), Journal(Path(directory)), plan)
     os.kill(os.getpid(), signal.SIGKILL)
     device.close()
 

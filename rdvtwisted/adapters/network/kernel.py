@@ -12,7 +12,7 @@ from ipaddress import IPv4Interface
 from attrs import define, frozen
 from zope.interface import Interface
 
-from rdvtwisted.plan import FirewallTable, Route, Rule
+from rdvtwisted.plan import FirewallTable, Port, Route, Rule
 
 
 @frozen
@@ -66,6 +66,31 @@ class IRouting(Interface):
         """Have the kernel forget all tracked connections with this mark."""
 
 
+class IWiring(Interface):
+    """What interfaces there are, and how frames get from one to another."""
+
+    def ports() -> list[Port]:
+        """Every interface, with what netlink knows of it; of what kind it is stays unsaid."""
+
+    def add_pair(name: str, peer: str) -> None:
+        """Make two Ethernet interfaces, each of which receives what the other sends; both down."""
+
+    def remove_link(name: str) -> bool:
+        """Whether there was such an interface; it is gone now, and with it the other one of a pair."""
+
+    def redirect(name: str, target: str) -> None:
+        """Have what one interface receives taken as if another had received it."""
+
+    def stop_redirection(name: str) -> bool:
+        """Whether there was a redirection of what this interface receives; it is gone now."""
+
+    def promiscuous(name: str) -> bool | None:
+        """Whether somebody has made the interface promiscuous; L{None} if there is no such interface."""
+
+    def set_promiscuous(name: str, on: bool) -> None:
+        """Make the interface promiscuous, or no longer."""
+
+
 class ISysctls(Interface):
     """The files below C{/proc/sys}, named with slashes."""
 
@@ -92,8 +117,9 @@ class IFirewall(Interface):
 
 @define
 class Kernel:
-    """The three, as one."""
+    """The four, as one."""
 
     routing: IRouting
+    wiring: IWiring
     sysctls: ISysctls
     firewall: IFirewall

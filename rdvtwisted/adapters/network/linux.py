@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pyroute2 import IPRoute
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
@@ -17,6 +18,7 @@ from rdvtwisted.adapters.network.kernel import Kernel
 from rdvtwisted.adapters.network.netlink import Routing
 from rdvtwisted.adapters.network.sysctl import Sysctls
 from rdvtwisted.adapters.network.tuntap import PacketDevice
+from rdvtwisted.adapters.network.wiring import Wiring
 from rdvtwisted.adapters.network.worker import Worker
 from rdvtwisted.interfaces import INetwork
 from rdvtwisted.plan import Plan, Site
@@ -28,11 +30,11 @@ T = TypeVar("T")
 @contextmanager
 def linux() -> Iterator[Kernel]:
     """The kernel of the network namespace that this process is in, for the calling thread."""
-    routing = Routing()
+    netlink = IPRoute()
     try:
-        yield Kernel(routing, Sysctls(), Firewall())
+        yield Kernel(Routing(netlink), Wiring(netlink), Sysctls(), Firewall())
     finally:
-        routing.close()
+        netlink.close()
 
 
 @implementer(INetwork)

@@ -24,7 +24,7 @@ _GONE = frozenset({errno.ENODEV, errno.EADDRNOTAVAIL, errno.ESRCH, errno.ENOENT}
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def refusals() -> Iterator[None]:
     """Turn pyroute2's error into the L{OSError} that the kernel meant."""
     try:
         yield
@@ -32,9 +32,10 @@ def _refusals() -> Iterator[None]:
         raise OSError(error.code, error.args[1]) from None
 
 
-def _removed(remove: Any, *arguments: Any, **attributes: Any) -> bool:
+def removed(remove: Any, *arguments: Any, **attributes: Any) -> bool:
+    """Call, and say whether there was something to remove."""
     try:
-        with _refusals():
+        with refusals():
             remove(*arguments, **attributes)
     except OSError as error:
         if error.errno in _GONE:
@@ -46,23 +47,19 @@ def _removed(remove: Any, *arguments: Any, **attributes: Any) -> bool:
 @implementer(IRouting)
 class Routing:
     """
-    The network namespace that this process is in.
+    The network namespace of a netlink socket.
 
-    Belongs to the thread that made it: pyroute2 runs an event loop of its own
-    inside each call.
+    Belongs to the thread that made the socket: pyroute2 runs an event loop of
+    its own inside each call.
     """
 
-    def __init__(self) -> None:
-        self._netlink = IPRoute()
-
-    def close(self) -> None:
-        """Close the socket. Nothing else may be called afterwards."""
-        self._netlink.close()
+    def __init__(self, netlink: IPRoute) -> None:
+        self._netlink = netlink
 
     # -- links and addresses
 
     def _message(self, name: str) -> Any:
-        with _refusals():
+        with refusals():
             (message,) = self._netlink.link("get", ifname=name)
         return message
 
@@ -79,11 +76,11 @@ class Routing:
         return Link(up=bool(message["flags"] & _IFF_UP), mtu=int(message.get_attr("IFLA_MTU")))
 
     def set_link(self, name: str, link: Link) -> None:
-        with _refusals():
+        with refusals():
             self._netlink.link("set", index=self._index(name), mtu=link.mtu, state="up" if link.up else "down")
 
     def addresses(self) -> list[tuple[str, IPv4Interface]]:
-        with _refusals():
+        with refusals():
             names = {message["index"]: message.get_attr("IFLA_IFNAME") for message in self._netlink.get_links()}
             found = list(self._netlink.get_addr(family=AF_INET))
         # IFA_LOCAL is the own address; IFA_ADDRESS is the other end's where there is one.
@@ -96,7 +93,7 @@ class Routing:
         ]
 
     def add_address(self, name: str, address: IPv4Interface) -> None:
-        with _refusals():
+        with refusals():
             self._netlink.addr(
                 "add", index=self._index(name), address=str(address.ip), prefixlen=address.network.prefixlen
             )
@@ -107,7 +104,7 @@ class Routing:
                 "del", index=self._index(name), address=str(address.ip), prefixlen=address.network.prefixlen
             )
 
-        return _removed(remove)
+        return removed(remove)
 
     # -- routes
 
@@ -124,7 +121,7 @@ class Routing:
         if self.link(route.interface) is None:
             return False
         index = self._index(route.interface)
-        with _refusals():
+        with refusals():
             found = list(self._netlink.get_routes(family=AF_INET, table=route.table))
         # A default route has no RTA_DST.
         destination = None if route.destination.prefixlen == 0 else str(route.destination.network_address)
@@ -136,14 +133,14 @@ class Routing:
         )
 
     def add_route(self, route: Route) -> None:
-        with _refusals():
+        with refusals():
             self._netlink.route("add", **self._route(route))
 
     def remove_route(self, route: Route) -> bool:
-        return _removed(lambda: self._netlink.route("del", **self._route(route)))
+        return removed(lambda: self._netlink.route("del", **self._route(route)))
 
     def default_interface(self) -> str | None:
-        with _refusals():
+        with refusals():
             routes = [
                 message
                 for message in self._netlink.get_routes(family=AF_INET, table=_MAIN_TABLE)
@@ -171,7 +168,7 @@ class Routing:
         return attributes
 
     def has_rule(self, rule: Rule) -> bool:
-        with _refusals():
+        with refusals():
             found = list(self._netlink.get_rules(family=AF_INET))
         return any(
             message.get_attr("FRA_PRIORITY") == rule.priority
@@ -182,14 +179,14 @@ class Routing:
         )
 
     def add_rule(self, rule: Rule) -> None:
-        with _refusals():
+        with refusals():
             self._netlink.rule("add", **self._rule(rule))
 
     def remove_rule(self, rule: Rule) -> bool:
-        return _removed(lambda: self._netlink.rule("del", **self._rule(rule)))
+        return removed(lambda: self._netlink.rule("del", **self._rule(rule)))
 
     # -- tracked connections
 
     def forget_connections(self, mark: int) -> None:
-        with NFCTSocket() as conntrack, _refusals():
+        with NFCTSocket() as conntrack, refusals():
             conntrack.flush(mark=mark, mark_mask=0xFFFFFFFF)

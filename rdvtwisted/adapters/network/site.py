@@ -6,6 +6,8 @@ import socket
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
 
+from attrs import evolve
+
 from rdvtwisted.adapters.network.kernel import Kernel
 from rdvtwisted.plan import Attachment, Site
 
@@ -79,4 +81,7 @@ def site(kernel: Kernel, root: Path = Path("/")) -> Site:
         hostname=socket.gethostname(),
         uplink=None if default is None else kind_of(default, root),
         attachments=tuple(attachments.values()),
+        ports=tuple(
+            evolve(port, kind=kind_of(port.interface, root)) for port in kernel.wiring.ports() if port.interface != "lo"
+        ),
     )

@@ -13,10 +13,23 @@ import errno
 from typing import Union
 
 from rdvtwisted.adapters.network.kernel import Kernel, Link
-from rdvtwisted.plan import Address, Connections, FirewallTable, LinkUp, Route, Rule, Step, Sysctl
+from rdvtwisted.plan import (
+    Address,
+    Connections,
+    FirewallTable,
+    LinkUp,
+    Pair,
+    Promiscuous,
+    Redirection,
+    Route,
+    Rule,
+    Step,
+    Sysctl,
+)
 
 #: What is remembered of the time before a step: something that JSON can hold.
-#: An address, route, rule: whether it was there. A link: whether it was up, and
+#: An address, route, rule, pair: whether it was there. Promiscuous: whether it
+#: was so, or None without such interface. A link: whether it was up, and
 #: its MTU, or None without link. A sysctl: its value, or None without such file.
 Before = Union[None, bool, str, list[int]]
 
@@ -38,6 +51,10 @@ def observe(kernel: Kernel, step: Step) -> Before:
         return kernel.routing.has_rule(step)
     if isinstance(step, Sysctl):
         return kernel.sysctls.read(step.path)
+    if isinstance(step, Pair):
+        return kernel.routing.link(step.near) is not None
+    if isinstance(step, Promiscuous):
+        return kernel.wiring.promiscuous(step.interface)
     return None
 
 
@@ -47,24 +64,26 @@ def take(kernel: Kernel, step: Step, before: Before) -> None:
 
     @raise OSError: the kernel refuses it.
     """
+    if before is True:
+        return  # that is said of what is there or not only
     if isinstance(step, Address):
-        if not before:
-            kernel.routing.add_address(step.interface, step.address)
+        kernel.routing.add_address(step.interface, step.address)
     elif isinstance(step, LinkUp):
         kernel.routing.set_link(step.interface, Link(up=True, mtu=step.mtu))
     elif isinstance(step, Route):
-        if not before:
-            kernel.routing.add_route(step)
+        kernel.routing.add_route(step)
     elif isinstance(step, Rule):
-        if not before:
-            kernel.routing.add_rule(step)
+        kernel.routing.add_rule(step)
     elif isinstance(step, Sysctl):
-        if before is None and not step.optional:
-            raise FileNotFoundError(errno.ENOENT, "the kernel has no such setting")
-        if before not in (None, step.value):
-            kernel.sysctls.write(step.path, step.value)
+        _set(kernel, step, before)
     elif isinstance(step, FirewallTable):
         kernel.firewall.replace(step)
+    elif isinstance(step, Pair):
+        kernel.wiring.add_pair(step.near, step.far)
+    elif isinstance(step, Redirection):
+        kernel.wiring.redirect(step.source, step.target)
+    elif isinstance(step, Promiscuous):
+        kernel.wiring.set_promiscuous(step.interface, True)
 
 
 def take_back(kernel: Kernel, step: Step, before: Before) -> bool:
@@ -92,7 +111,28 @@ def take_back(kernel: Kernel, step: Step, before: Before) -> bool:
         return kernel.firewall.remove(step)
     if isinstance(step, Connections):
         kernel.routing.forget_connections(step.mark)
+    if isinstance(step, Pair):
+        return not before and kernel.wiring.remove_link(step.near)
+    if isinstance(step, Redirection):
+        return kernel.wiring.stop_redirection(step.source)
+    if isinstance(step, Promiscuous):
+        return before is False and _calm(kernel, step)
     return False
+
+
+def _set(kernel: Kernel, step: Sysctl, before: Before) -> None:
+    now = kernel.sysctls.read(step.path) if before is None else before
+    if now is None and not step.optional:
+        raise FileNotFoundError(errno.ENOENT, "the kernel has no such setting")
+    if now not in (None, step.value):
+        kernel.sysctls.write(step.path, step.value)
+
+
+def _calm(kernel: Kernel, step: Promiscuous) -> bool:
+    if not kernel.wiring.promiscuous(step.interface):
+        return False
+    kernel.wiring.set_promiscuous(step.interface, False)
+    return True
 
 
 def _restore_link(kernel: Kernel, step: LinkUp, before: Before) -> bool:

@@ -12,8 +12,8 @@ from ipaddress import IPv4Interface
 from attrs import define, field
 from zope.interface import implementer
 
-from rdvtwisted.adapters.network.kernel import IFirewall, IRouting, ISysctls, Kernel, Link
-from rdvtwisted.plan import FirewallTable, Route, Rule
+from rdvtwisted.adapters.network.kernel import IFirewall, IRouting, ISysctls, IWiring, Kernel, Link
+from rdvtwisted.plan import FirewallTable, Port, Route, Rule
 
 
 class Killed(BaseException):
@@ -36,10 +36,14 @@ class State:
     sysctls: dict[str, str] = field(factory=dict)
     tables: dict[tuple[str, str], str] = field(factory=dict)
     connections: set[int] = field(factory=set)
+    hardware: dict[str, str] = field(factory=dict)
+    pairs: dict[str, str] = field(factory=dict)
+    redirections: dict[str, str] = field(factory=dict)
+    promiscuous: set[str] = field(factory=set)
     default: str | None = None
 
 
-@implementer(IRouting, ISysctls, IFirewall)
+@implementer(IRouting, IWiring, ISysctls, IFirewall)
 class MemoryKernel:
     """
     One machine. C{before_change} is called with the number of each attempt to
@@ -54,7 +58,7 @@ class MemoryKernel:
 
     @contextmanager
     def __call__(self) -> Iterator[Kernel]:
-        yield Kernel(self, self, self)
+        yield Kernel(self, self, self, self)
 
     def snapshot(self) -> State:
         """What can be seen, to compare with later."""
@@ -77,6 +81,9 @@ class MemoryKernel:
         state.addresses = [pair for pair in state.addresses if pair[0] != name]
         state.routes = {route for route in state.routes if route.interface != name}
         state.sysctls = {path: value for path, value in state.sysctls.items() if f"/{name}/" not in path}
+        state.hardware.pop(name, None)
+        state.redirections.pop(name, None)
+        state.promiscuous.discard(name)
 
     # -- IRouting
 
@@ -148,6 +155,58 @@ class MemoryKernel:
         self._change(f"forget {mark:#x}")
         self.state.connections.discard(mark)
 
+    # -- IWiring
+
+    def ports(self) -> list[Port]:
+        return [
+            Port(
+                name,
+                self.state.hardware.get(name),
+                addresses=tuple(own for at, own in self.state.addresses if at == name),
+            )
+            for name in self.state.links
+        ]
+
+    def add_pair(self, name: str, peer: str) -> None:
+        if {name, peer} & set(self.state.links):
+            raise refuse(errno.EEXIST)
+        self._change(f"add {name} and {peer}")
+        self.state.pairs[name] = peer
+        for end in (name, peer):
+            self.state.links[end] = Link(up=False, mtu=1500)
+            self.state.sysctls.update(_settings(end))
+
+    def remove_link(self, name: str) -> bool:
+        if name not in self.state.links:
+            return False
+        self._change(f"remove {name}")
+        self.unplug(self.state.pairs.pop(name))
+        self.unplug(name)
+        return True
+
+    def redirect(self, name: str, target: str) -> None:
+        self._need(name)
+        self._need(target)
+        if name in self.state.redirections:
+            raise refuse(errno.EEXIST)
+        self._change(f"redirect {name} to {target}")
+        self.state.redirections[name] = target
+
+    def stop_redirection(self, name: str) -> bool:
+        if name not in self.state.redirections:
+            return False
+        self._change(f"stop redirecting {name}")
+        del self.state.redirections[name]
+        return True
+
+    def promiscuous(self, name: str) -> bool | None:
+        return name in self.state.promiscuous if name in self.state.links else None
+
+    def set_promiscuous(self, name: str, on: bool) -> None:
+        self._need(name)
+        self._change(f"set {name} promiscuous {on}")
+        (self.state.promiscuous.add if on else self.state.promiscuous.discard)(name)
+
     # -- ISysctls
 
     def read(self, path: str) -> str | None:
@@ -173,6 +232,16 @@ class MemoryKernel:
         return True
 
 
+def _settings(name: str) -> dict[str, str]:
+    """What a new interface has."""
+    return {
+        f"net/ipv6/conf/{name}/disable_ipv6": "0",
+        f"net/ipv4/conf/{name}/rp_filter": "1",
+        f"net/ipv4/conf/{name}/forwarding": "0",
+        f"net/ipv4/conf/{name}/arp_ignore": "0",
+    }
+
+
 def device(tunnel: str = "rdv-t", extremity: str = "eth0") -> MemoryKernel:
     """
     A device with an extremity that is in use, a tunnel interface that is not
@@ -186,11 +255,6 @@ def device(tunnel: str = "rdv-t", extremity: str = "eth0") -> MemoryKernel:
         default=extremity,
     )
     for name in (tunnel, extremity):
-        state.sysctls.update(
-            {
-                f"net/ipv6/conf/{name}/disable_ipv6": "0",
-                f"net/ipv4/conf/{name}/rp_filter": "1",
-                f"net/ipv4/conf/{name}/forwarding": "0",
-            }
-        )
+        state.hardware[name] = f"02:00:00:00:00:{len(state.hardware):02x}"
+        state.sysctls.update(_settings(name))
     return MemoryKernel(state)

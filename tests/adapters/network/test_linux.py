@@ -6,6 +6,7 @@ import threading
 from ipaddress import IPv4Interface
 from pathlib import Path
 
+from pyroute2 import IPRoute
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -13,10 +14,11 @@ from zope.interface.verify import verifyObject
 
 from rdvtwisted import routed
 from rdvtwisted.adapters.network.firewall import Firewall
-from rdvtwisted.adapters.network.kernel import IFirewall, IRouting, ISysctls
+from rdvtwisted.adapters.network.kernel import IFirewall, IRouting, ISysctls, IWiring
 from rdvtwisted.adapters.network.linux import LinuxNetwork
 from rdvtwisted.adapters.network.netlink import Routing
 from rdvtwisted.adapters.network.sysctl import Sysctls
+from rdvtwisted.adapters.network.wiring import Wiring
 from rdvtwisted.adapters.network.worker import Worker
 from rdvtwisted.errors import InvalidValue, MissingProgram, NetworkError
 from rdvtwisted.interfaces import INetwork
@@ -117,15 +119,17 @@ class PartTests(SynchronousTestCase):
 
     def test_provide(self) -> None:
         """They are what the steps ask for; and so is the kernel in memory."""
-        routing = Routing()
-        self.addCleanup(routing.close)
+        netlink = IPRoute()
+        self.addCleanup(netlink.close)
         memory = device()
-        for provider in (routing, memory):
-            self.assertTrue(verifyObject(IRouting, provider))
-        for provider in (Sysctls(), memory):
-            self.assertTrue(verifyObject(ISysctls, provider))
-        for provider in (Firewall(), memory):
-            self.assertTrue(verifyObject(IFirewall, provider))
+        for interface, provider in (
+            (IRouting, Routing(netlink)),
+            (IWiring, Wiring(netlink)),
+            (ISysctls, Sysctls()),
+            (IFirewall, Firewall()),
+        ):
+            self.assertTrue(verifyObject(interface, provider))
+            self.assertTrue(verifyObject(interface, memory))
 
     def test_sysctls(self) -> None:
         """Settings are files; dots in interface names are dots; a missing one is told from an empty one."""

@@ -8,16 +8,16 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from rdvtwisted import routed
+from rdvtwisted import bridged, routed
 from rdvtwisted.adapters.network import transaction
 from rdvtwisted.adapters.network.journal import Journal
 from rdvtwisted.errors import MissingPrivilege, MissingProgram, NetworkError, StateDirectoryError
-from rdvtwisted.plan import Plan, Site, Sysctl
+from rdvtwisted.plan import Plan, Port, Promiscuous, Site, Sysctl
 from tests.adapters.network.memory import Killed, MemoryKernel, device, refuse
 
 OWNER = "rpi1100"
 ADDRESS = IPv4Interface("192.168.128.1/30")
-BUILDERS = (routed.master, routed.onsite)
+SITE = Site(ports=(Port("eth0", "02:00:00:00:00:01"),))
 
 
 def plan_of(build: object = routed.onsite) -> Plan:
@@ -26,6 +26,15 @@ def plan_of(build: object = routed.onsite) -> Plan:
     plan = build(OWNER, "rdv-t", "eth0", ADDRESS, 1400, Site())
     assert isinstance(plan, Plan)
     return plan
+
+
+#: The plan of each role in each mode.
+PLANS = (
+    plan_of(routed.master),
+    plan_of(routed.onsite),
+    bridged.master(OWNER, "rdv-t", "eth0", 1500, SITE),
+    bridged.onsite(OWNER, "rdv-t", "eth0", 1500, SITE),
+)
 
 
 def fail(error: Exception) -> bool:
@@ -101,10 +110,20 @@ class TransactionTests(SynchronousTestCase):
             ],
         )
 
+    def changes(self, plan: Plan) -> tuple[int, int]:
+        """How many changes it takes to apply a plan, and to undo it."""
+        kernel = device()
+        self.apply(kernel, plan)
+        applied = len(kernel.changes)
+        self.undo(kernel)
+        return applied, len(kernel.changes) - applied
+
     def test_killed_anywhere(self) -> None:
         """Killed before any of its changes, a process leaves nothing that the next one does not put right."""
-        for build in BUILDERS:
-            for number in range(10):
+        for plan in PLANS:
+            last, _ = self.changes(plan)
+            self.assertGreater(last, 4)
+            for number in range(last + 1):
                 kernel = device()
                 before = kernel.snapshot()
 
@@ -113,10 +132,10 @@ class TransactionTests(SynchronousTestCase):
                         raise Killed
 
                 kernel.before_change = kill
-                if number < 9:
-                    self.assertRaises(Killed, self.apply, kernel, plan_of(build))
+                if number < last:
+                    self.assertRaises(Killed, self.apply, kernel, plan)
                 else:
-                    self.apply(kernel, plan_of(build))
+                    self.apply(kernel, plan)
                 self.assertEqual(len(kernel.changes), number)
                 kernel.before_change = lambda at: None
                 self.undo(kernel)
@@ -125,20 +144,42 @@ class TransactionTests(SynchronousTestCase):
 
     def test_killed_while_undoing(self) -> None:
         """Killed before any change of the undoing, a process leaves the rest to the next one."""
-        for number in range(10):
-            kernel = device()
-            before = kernel.snapshot()
-            self.apply(kernel, plan_of())
+        for plan in PLANS:
+            _, last = self.changes(plan)
+            for number in range(last):
+                kernel = device()
+                before = kernel.snapshot()
+                self.apply(kernel, plan)
 
-            def kill(at: int, number: int = kernel.attempts + number) -> None:
-                if at == number:
-                    raise Killed
+                def kill(at: int, number: int = kernel.attempts + number) -> None:
+                    if at == number:
+                        raise Killed
 
-            kernel.before_change = kill
-            self.assertRaises(Killed, self.undo, kernel)
-            kernel.before_change = lambda at: None
-            self.undo(kernel)
-            self.assertEqual(kernel.state, before)
+                kernel.before_change = kill
+                self.assertRaises(Killed, self.undo, kernel)
+                kernel.before_change = lambda at: None
+                self.undo(kernel)
+                self.assertEqual(kernel.state, before)
+
+    def test_killed_with_its_tunnel(self) -> None:
+        """The tunnel interface goes with the process that is killed; all else is as before after the next start."""
+        for plan in PLANS:
+            last, _ = self.changes(plan)
+            for number in range(last):
+                kernel = device()
+
+                def kill(at: int, number: int = number) -> None:
+                    if at == number:
+                        raise Killed
+
+                kernel.before_change = kill
+                self.assertRaises(Killed, self.apply, kernel, plan)
+                kernel.before_change = lambda at: None
+                kernel.unplug("rdv-t")
+                self.undo(kernel)
+                expected = device()
+                expected.unplug("rdv-t")
+                self.assertEqual(kernel.state, expected.state)
 
     def test_refused_anywhere(self) -> None:
         """Whichever change the kernel refuses, everything is as before, and the error names the step and the reason."""
@@ -223,10 +264,12 @@ class TransactionTests(SynchronousTestCase):
         kernel.state.rules.add(rule)  # type: ignore[arg-type]
         kernel.state.addresses.append(("rdv-t", address))
         kernel.state.sysctls["net/ipv4/conf/eth0/forwarding"] = "1"
+        kernel.state.promiscuous.add("eth0")
         before = kernel.snapshot()
-        self.apply(kernel, plan_of())
-        self.undo(kernel)
-        self.assertEqual(kernel.state, before)
+        for plan in PLANS:
+            self.apply(kernel, plan)
+            self.undo(kernel)
+            self.assertEqual(kernel.state, before)
 
     def test_somebody_elses_wish_stays(self) -> None:
         """A setting that somebody changes during the session keeps that value."""
@@ -235,6 +278,31 @@ class TransactionTests(SynchronousTestCase):
         kernel.state.sysctls["net/ipv4/conf/rdv-t/rp_filter"] = "0"
         self.undo(kernel)
         self.assertEqual(kernel.state.sysctls["net/ipv4/conf/rdv-t/rp_filter"], "0")
+
+    def test_calmed_meanwhile(self) -> None:
+        """An interface that somebody has made calm again, or that is gone, is no trouble."""
+        kernel = device()
+        plan = Plan(OWNER, (Promiscuous("eth0"),))
+        before = kernel.snapshot()
+        self.apply(kernel, plan)
+        kernel.state.promiscuous.clear()
+        self.assertEqual(self.undo(kernel), [])
+        self.assertEqual(kernel.state, before)
+        self.apply(kernel, plan)
+        kernel.unplug("eth0")
+        self.assertEqual(self.undo(kernel), [])
+        self.assertRaises(NetworkError, self.apply, kernel, plan)
+
+    def test_setting_of_a_new_interface(self) -> None:
+        """An interface that the plan has made gets the settings that the plan names."""
+        kernel = device()
+        self.apply(kernel, PLANS[3])
+        values = {
+            path.split("/")[-1]: value
+            for path, value in kernel.state.sysctls.items()
+            if "/rdvi-" in path and value != "0"
+        }
+        self.assertEqual(values, {"disable_ipv6": "1", "arp_ignore": "8", "rp_filter": "1"})
 
     def test_no_ipv6(self) -> None:
         """A kernel without IPv6 is no obstacle; one without a setting that is needed is."""

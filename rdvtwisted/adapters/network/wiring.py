@@ -1,0 +1,105 @@
+"""Interfaces and what joins them, through netlink (pyroute2)."""
+
+from __future__ import annotations
+
+import errno
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from socket import AF_INET, AF_INET6
+from typing import Any
+
+from pyroute2 import IPRoute
+from zope.interface import implementer
+
+from rdvtwisted.adapters.network.kernel import IWiring
+from rdvtwisted.adapters.network.netlink import refusals, removed
+from rdvtwisted.plan import Port
+
+#: linux/if.h.
+_IFF_PROMISC = 0x100
+#: linux/if_arp.h.
+_ARPHRD_ETHER = 1
+#: Every protocol (linux/if_ether.h).
+_ETH_P_ALL = 0x0003
+#: Where the filters of what an interface receives hang (TC_H_INGRESS, linux/pkt_sched.h).
+_INGRESS = 0xFFFF0000
+
+
+@implementer(IWiring)
+class Wiring:
+    """The network namespace of a netlink socket; see L{rdvtwisted.adapters.network.netlink.Routing}."""
+
+    def __init__(self, netlink: IPRoute) -> None:
+        self._netlink = netlink
+
+    def _message(self, name: str) -> Any:
+        with refusals():
+            (message,) = self._netlink.link("get", ifname=name)
+        return message
+
+    def _index(self, name: str) -> int:
+        return int(self._message(name)["index"])
+
+    def ports(self) -> list[Port]:
+        addresses: dict[int, list[IPv4Interface | IPv6Interface]] = {}
+        with refusals():
+            links = list(self._netlink.get_links())
+            for family in (AF_INET, AF_INET6):
+                for message in self._netlink.get_addr(family=family):
+                    own = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+                    addresses.setdefault(message["index"], []).append(ip_interface(f"{own}/{message['prefixlen']}"))
+        names = {message["index"]: message.get_attr("IFLA_IFNAME") for message in links}
+        return [
+            Port(
+                interface=message.get_attr("IFLA_IFNAME"),
+                hardware=message.get_attr("IFLA_ADDRESS") if message["ifi_type"] == _ARPHRD_ETHER else None,
+                upper=names.get(message.get_attr("IFLA_MASTER")),
+                addresses=tuple(addresses.get(message["index"], ())),
+            )
+            for message in links
+        ]
+
+    def add_pair(self, name: str, peer: str) -> None:
+        with refusals():
+            self._netlink.link("add", ifname=name, kind="veth", peer=peer)
+
+    def remove_link(self, name: str) -> bool:
+        def remove() -> None:
+            self._netlink.link("del", index=self._index(name))
+
+        return removed(remove)
+
+    def redirect(self, name: str, target: str) -> None:
+        index, to = self._index(name), self._index(target)
+        action = {"kind": "mirred", "direction": "ingress", "action": "redirect", "ifindex": to}
+        with refusals():
+            self._netlink.tc("add", "ingress", index=index)
+            # The one filter that every kernel for small devices has, with a pattern that anything fits.
+            self._netlink.tc(
+                "add-filter",
+                "u32",
+                index=index,
+                parent=_INGRESS,
+                prio=1,
+                protocol=_ETH_P_ALL,
+                target=0,
+                keys=["0x0/0x0+0"],
+                action=[action],
+            )
+
+    def stop_redirection(self, name: str) -> bool:
+        def remove() -> None:
+            self._netlink.tc("del", "ingress", index=self._index(name))
+
+        return removed(remove)
+
+    def promiscuous(self, name: str) -> bool | None:
+        try:
+            return bool(self._message(name)["flags"] & _IFF_PROMISC)
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return None
+            raise
+
+    def set_promiscuous(self, name: str, on: bool) -> None:
+        with refusals():
+            self._netlink.link("set", index=self._index(name), flags=_IFF_PROMISC if on else 0, change=_IFF_PROMISC)
