@@ -122,14 +122,14 @@ class PartTests(SynchronousTestCase):
         netlink = IPRoute()
         self.addCleanup(netlink.close)
         memory = device()
-        for interface, provider in (
-            (IRouting, Routing(netlink)),
-            (IWiring, Wiring(netlink)),
-            (ISysctls, Sysctls()),
-            (IFirewall, Firewall()),
-        ):
-            self.assertTrue(verifyObject(interface, provider))
-            self.assertTrue(verifyObject(interface, memory))
+        for routing in (Routing(netlink), memory):
+            self.assertTrue(verifyObject(IRouting, routing))
+        for wiring in (Wiring(netlink), memory):
+            self.assertTrue(verifyObject(IWiring, wiring))
+        for sysctls in (Sysctls(), memory):
+            self.assertTrue(verifyObject(ISysctls, sysctls))
+        for firewall in (Firewall(), memory):
+            self.assertTrue(verifyObject(IFirewall, firewall))
 
     def test_sysctls(self) -> None:
         """Settings are files; dots in interface names are dots; a missing one is told from an empty one."""
