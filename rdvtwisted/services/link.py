@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from typing import Any
 
@@ -22,7 +23,9 @@ from rdvtwisted.errors import ConnectionLost, KeyRejected, RDVError
 from rdvtwisted.requests import EndSession, WaitForMaster, WaitForSessionChange
 from rdvtwisted.services.device import DeviceSettings
 from rdvtwisted.shell.dialogue import Dialogue
+from rdvtwisted.shell.printout import printable
 from rdvtwisted.shell.questions import Asked, GetRole
+from rdvtwisted.shell.reply import Reply
 from rdvtwisted.values import EndReason, Role
 
 #: Seconds that the server has for an answer, beyond the time for which it was asked to wait.
@@ -31,6 +34,10 @@ PATIENCE_SECONDS = 7.0
 GREETING_SECONDS = 40.0
 #: Seconds that leaving may take; who leaves does not wait for a server that is gone.
 LEAVE_SECONDS = 2.0
+
+
+#: Lines of an answer that nobody but the device may know.
+_SECRETS = re.compile(r"^(\s*\w*(?:ticket|secret|password)\w*\s*:).*", re.IGNORECASE | re.MULTILINE)
 
 
 @define(eq=False)
@@ -125,6 +132,7 @@ class Link:
             self._fail(error)
             return
         for reply in replies:
+            self._log.debug("Server: {reply}", reply=_without_secrets(reply))
             current, self._current = self._current, None
             self._stop_limit()
             if reply.unknown_syntax:
@@ -174,6 +182,7 @@ class Link:
             asking.answer.errback(error)
             self._next()
             return
+        self._log.debug("Device: {line}", line=line.decode("ascii").strip())
         self._be_patient(PATIENCE_SECONDS + _waiting_seconds(asking.asked))
         self._shell.write(line)
 
@@ -218,6 +227,12 @@ class Link:
         self._error = error
         self._stop_waiting()
         self._ssh.disconnect("giving up")
+
+
+def _without_secrets(reply: Reply) -> str:
+    """What an answer says, for the log."""
+    text = "\n".join(filter(None, (reply.output, reply.errors)))
+    return "\n".join(map(printable, _SECRETS.sub(r"\1 (not logged)", text).split("\n")))
 
 
 def _waiting_seconds(asked: Asked | None) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from rdvtwisted import requests
@@ -25,7 +26,8 @@ from rdvtwisted.requests import Connect, EndSession, GetTunnelParameters, Readin
 from rdvtwisted.services.link import GREETING_SECONDS, LEAVE_SECONDS, PATIENCE_SECONDS, Link
 from rdvtwisted.shell.dialogue import OUTPUT_LIMIT, Dialogue
 from rdvtwisted.shell.questions import GetRole, Heartbeat
-from rdvtwisted.values import EndReason, Role, SessionState, SessionView
+from rdvtwisted.testing.tunnels import identity, parameters
+from rdvtwisted.values import EndReason, Mode, Role, SessionState, SessionView
 from tests.adapters.ssh.world import World
 from tests.services.twin import DEVICE, SSHTwin, opened
 
@@ -477,6 +479,53 @@ class LeavingTests(_LinkCase):
         asking = Deferred.fromCoroutine(self.link.role())
         self.ssh.pump()
         self.assertIs(self.successResultOf(asking), Role.MASTER)
+
+
+class LoggingTests(_LinkCase):
+    """The conversation in the log."""
+
+    def setUp(self) -> None:
+        """Look at what is logged."""
+        super().setUp()
+        self.events: list[LogEvent] = []
+        globalLogPublisher.addObserver(self.events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+
+    def logged(self) -> list[str]:
+        """All of it is for people who look for a fault."""
+        self.assertEqual({event["log_level"] for event in self.events}, {LogLevel.debug})
+        return [formatEvent(event) for event in self.events]
+
+    def test_conversation(self) -> None:
+        """What is asked, and what is answered."""
+        self.ask(GetRole())
+        refused = self.ask(GetTunnelParameters())
+        self.ssh.refuse(NoSession())
+        self.failureResultOf(refused)
+        self.assertEqual(
+            self.logged(),
+            [
+                "Device: get_role",
+                "Server: master",
+                "Device: get_tunnel_parameters",
+                f"Server: Error: {NoSession()}",
+            ],
+        )
+
+    def test_secrets(self) -> None:
+        """Tickets and passwords are not logged, whatever pieces they come in; nor can a server forge lines."""
+        self.ask(GetTunnelParameters())
+        self.ssh.answer(parameters("tls", Mode.L3, Role.MASTER, "rpi2200", identity("rpi2200").public, "0123456789"))
+        unusable = self.link.ask(requests.GetVtunParameters())
+        self.ssh.say(b"tunnel_secret: hunt")
+        self.ssh.say(b"er2\nTicket:hunter2\n  password : hunter2\nport: \x1b[1m\nrpi1100$ ")
+        self.failureResultOf(unusable)
+        text = "\n".join(self.logged())
+        self.assertNotIn("0123456789", text)
+        self.assertIn("\nticket: (not logged)", text)
+        self.assertNotIn("hunter2", text)
+        self.assertIn("tunnel_secret: (not logged)\nTicket: (not logged)\n  password : (not logged)\nport: ", text)
+        self.assertNotIn("\x1b", text)
 
 
 class RealLinkTests(World):
