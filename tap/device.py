@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +19,29 @@ from rdvtwisted.services.device import (
     server_address,
 )
 from rdvtwisted.values import Role, device_id
-from tap.refusal import show_version
+from tap.options import CommandOptions
 
 
-def seconds(text: str) -> float | None:
+def seconds(option: str) -> Callable[[str], float | None]:
     """
-    A time limit as old wrappers write it: a number of seconds, negative for none.
+    How a time limit is read that C{option} gives: a number of seconds, negative for none, as old wrappers write it.
 
-    @raise ValueError: it is no number.
+    What is returned raises L{usage.UsageError} if it is no number.
     """
-    value = float(text)
-    return None if value < 0 else value
+
+    def read(text: str) -> float | None:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise usage.UsageError(f"{option} {text}: give a number of seconds; a negative one means no limit")
+        return None if value < 0 else value
+
+    return read
 
 
-class DeviceOptions(usage.Options):
+class DeviceOptions(CommandOptions):
     """What every device wants to know; subclasses name the role."""
 
     role: Role
@@ -39,7 +50,7 @@ class DeviceOptions(usage.Options):
 
     optFlags = [
         ["with-tls", "T", "Connect by TLS, port 443, and speak SSH inside it."],
-        ["debug", "d", "Log in detail."],
+        ["debug", "d", "Log in detail, and what is said between device and server, but for secrets."],
         ["make-key", None, "Make the device's key if it has none, print its public half, and exit."],
         ["strict-peers", None, "Refuse a device whose key is not in the known peers yet, instead of pinning it."],
         ["help-backends", None, "List the tunnel backends, what each needs and what is missing here, and exit."],
@@ -47,7 +58,7 @@ class DeviceOptions(usage.Options):
     optParameters: list[list[Any]] = [
         ["username", "u", None, "The device's account on the server, its id."],
         ["rdv-server", "R", None, "HOST, HOST:PORT or [IPV6]:PORT of the server. [environment: RDV_SERVER_HOSTNAME]"],
-        ["session-time", "t", None, "End each session after so many seconds.", seconds],
+        ["session-time", "t", None, "End each session after so many seconds.", seconds("--session-time")],
         ["state-dir", "s", None, "Directory for the key and what is pinned."],
         ["identity", None, None, "Private key file. [default: STATE-DIR/identity]"],
         ["known-hosts", None, None, "The server's SSH host keys. [default: STATE-DIR/known_hosts]"],
@@ -60,9 +71,10 @@ class DeviceOptions(usage.Options):
         """The same as --with-tls; the name that old wrappers use."""
         self["with-tls"] = True
 
-    def opt_version(self) -> None:
-        """Print the version and exit."""
-        show_version()
+    @property
+    def log_level(self) -> str:
+        """Name of the least level that is logged."""
+        return "debug" if self["debug"] else "info"
 
     @property
     def only_informs(self) -> bool:

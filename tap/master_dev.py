@@ -11,16 +11,22 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from rdvtwisted.errors import InvalidValue
-from rdvtwisted.services.assembly import exit_with_status_of, inform, make_master, run_in_foreground
+from rdvtwisted.services.assembly import inform, make_master
 from rdvtwisted.services.master import MasterService, MasterSettings
+from rdvtwisted.services.process import exit_with_status_of, run_in_foreground
 from rdvtwisted.values import Mode, Role, device_id
 from tap.device import DeviceOptions, seconds
-from tap.refusal import refusing
+from tap.logbook import Logged, observer
+from tap.refusal import refuse, refusing
+
+#: Exit status of C{rdv-master} for a command line that makes no sense, as wrappers know it.
+BAD_USAGE = 2
 
 
 class Options(DeviceOptions):
     """Options of a master device."""
 
+    command = "master-dev"
     role = Role.MASTER
     account_variable = "MASTERDEV_USERNAME"
     synopsis = "[options]"
@@ -38,7 +44,7 @@ class Options(DeviceOptions):
         ["tunnel-mode", "m", "L3", "L3 (routed) or L2 (bridged)."],
         ["extremity", "e", None, "Interface towards the engineer's PC. [default: that of the default route]"],
         ["backend", "b", None, "Tunnel backend to use. [default: the first that both devices have]"],
-        ["wait", "w", None, "Seconds to wait for an absent onsite. [default: for ever]", seconds],
+        ["wait", "w", None, "Seconds to wait for an absent onsite. [default: for ever]", seconds("--wait")],
     ]
 
     def postOptions(self) -> None:
@@ -49,7 +55,7 @@ class Options(DeviceOptions):
         if self["tunnel-mode"] not in list(Mode):
             raise usage.UsageError(f"--tunnel-mode {self['tunnel-mode']}: use L3 or L2")
         if self["onsite"] is None and not self["list-onsite"]:
-            raise usage.UsageError("--onsite argument is mandatory if --list-onsite is not used")
+            raise usage.UsageError("Error: --onsite argument is mandatory if --list-onsite is not used")
         if self["onsite"] is not None:
             try:
                 device_id(self["onsite"])
@@ -80,11 +86,10 @@ def _master(options: Options, *, terminal: bool) -> MasterService:
 
 def makeService(options: Options) -> IService:
     """The device; when the session is over C{twistd} ends with the session's exit status."""
-    with refusing("master-dev"):
+    with refusing(options.command):
         master = _master(options, terminal=False)
         exit_with_status_of(master)
-        service: IService = master
-        return service
+        return Logged(master, observer(options.log_level, options.parent or {}))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,13 +97,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     The command C{rdv-master}.
 
     @return: the exit status.
+    @raise SystemExit: it refuses to begin.
     """
     options = Options()
     options.synopsis = "Usage: rdv-master [options]"
     try:
         options.parseOptions(list(sys.argv[1:] if arguments is None else arguments))
     except usage.UsageError as error:
-        print(f"rdv-master: {error} (see rdv-master --help)", file=sys.stderr)
-        return 2
+        refuse("rdv-master", str(error), BAD_USAGE)
     with refusing("rdv-master"):
         return run_in_foreground(_master(options, terminal=True), bool(options["debug"]))

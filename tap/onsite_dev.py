@@ -10,12 +10,14 @@ from twisted.application.service import IService
 from rdvtwisted.services.assembly import inform, make_onsite
 from rdvtwisted.values import Role
 from tap.device import DeviceOptions
+from tap.logbook import Logged, observer
 from tap.refusal import refusing
 
 
 class Options(DeviceOptions):
     """Options of an onsite device."""
 
+    command = "onsite-dev"
     role = Role.ONSITE
     account_variable = "ONSITEDEV_USERNAME"
     synopsis = "[options]"
@@ -32,15 +34,15 @@ class Options(DeviceOptions):
 
 def makeService(options: Options) -> IService:
     """The device; what can be refused is refused before the process goes into the background."""
-    with refusing("onsite-dev"):
+    with refusing(options.command):
         settings = options.settings() if not options["help-backends"] else None
         if options.only_informs:
             raise SystemExit(inform(settings))
         assert settings is not None
-        service: IService = make_onsite(
+        service = make_onsite(
             settings,
             interface=options["interface"],
             session_seconds=options["session-time"],
             report=options["report"] and Path(options["report"]).absolute(),
         )
-        return service
+        return Logged(service, observer(options.log_level, options.parent or {}))

@@ -8,7 +8,9 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from rdvtwisted.services.server import make_server
-from tap.refusal import refusing, show_version
+from tap.logbook import Logged, observer
+from tap.options import CommandOptions
+from tap.refusal import refusing
 
 #: Options that are short names of settings.
 _SHORTHANDS = {
@@ -20,9 +22,10 @@ _SHORTHANDS = {
 }
 
 
-class Options(usage.Options):
+class Options(CommandOptions):
     """Options of the server; every other setting can be given with C{--set}."""
 
+    command = "rdv-server"
     synopsis = "[options]"
     longdesc = (
         "Runs the public rendezvous server. Everything has a default: the first start makes host keys, a certificate"
@@ -50,10 +53,6 @@ class Options(usage.Options):
             raise usage.UsageError(f"--set {setting}: write SECTION.KEY=VALUE")
         self.overrides[name] = value
 
-    def opt_version(self) -> None:
-        """Print the version and exit."""
-        show_version()
-
     def postOptions(self) -> None:
         """Take the shorthands for the settings that they are."""
         for option, setting in _SHORTHANDS.items():
@@ -66,6 +65,6 @@ def makeService(options: Options) -> IService:
     The server, with its doors bound already: what can be refused is refused
     before the process goes into the background.
     """
-    with refusing("rdv-server"):
-        service: IService = make_server(options["config"], os.environ, options.overrides)
-        return service
+    with refusing(options.command):
+        service = make_server(options["config"], os.environ, options.overrides)
+        return Logged(service, observer(service.log_level, options.parent or {}))

@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
-import rdvtwisted
 from rdvtwisted.errors import RDVError
 
 
-def show_version() -> None:
-    """Print the version of rdvtwisted, and exit: what C{--version} of every command does."""
-    print(f"rdvtwisted {rdvtwisted.__version__}")
-    sys.exit(0)
+def refuse(command: str, text: str, status: int) -> NoReturn:
+    """End the program with a line, and this exit status."""
+    print(f"{command}: {text}", file=sys.stderr, flush=True)
+    sys.exit(status)
 
 
 @contextmanager
@@ -26,5 +26,4 @@ def refusing(command: str) -> Iterator[None]:
     try:
         yield
     except RDVError as error:
-        print(f"{command}: {error}", file=sys.stderr, flush=True)
-        sys.exit(error.exit_status)
+        refuse(command, str(error), error.exit_status)

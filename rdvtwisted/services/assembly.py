@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import atexit
-import os
 import random
-import signal
-import sys
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from twisted.application.service import Service
-from twisted.internet.error import ReactorNotRunning
-from twisted.logger import (
-    FilteringLogObserver,
-    Logger,
-    LogLevel,
-    LogLevelFilterPredicate,
-    globalLogBeginner,
-    textFileLogObserver,
-)
+from twisted.logger import Logger
 
 from rdvtwisted.adapters.backends import discover
 from rdvtwisted.adapters.network.linux import LinuxNetwork
-from rdvtwisted.adapters.pins import KnownPeers
+from rdvtwisted.adapters.pins import KnownPeers, write_atomically
 from rdvtwisted.adapters.ssh.identity import Identity, identity
 from rdvtwisted.adapters.uplink import Authority
-from rdvtwisted.errors import MissingProgram
+from rdvtwisted.errors import InvalidValue, MissingProgram
 from rdvtwisted.services.console import Console
 from rdvtwisted.services.device import DeviceSettings, make_state_directory, require_net_admin
 from rdvtwisted.services.equipment import Equipment
@@ -36,6 +22,8 @@ from rdvtwisted.services.link import Link, open_link
 from rdvtwisted.services.master import MasterService, MasterSettings
 from rdvtwisted.services.onsite import OnsiteService
 from rdvtwisted.services.pace import Pace
+from rdvtwisted.services.process import complain, global_reactor, say, stop
+from rdvtwisted.values import Missing
 
 #: Where the network journals are: gone after a reboot, as is what they are about.
 JOURNALS = Path("/run/rdvtwisted")
@@ -51,11 +39,7 @@ def _log_complaint(line: str) -> None:
     _log.error("{line}", line=line)
 
 
-def _print(line: str) -> None:
-    print(line, flush=True)
-
-
-def announce(settings: DeviceSettings, who: Identity, say: Callable[[str], None]) -> None:
+def announce(settings: DeviceSettings, who: Identity) -> None:
     """Tell the public half of a device's key, and what is to be done with it."""
     say(f"The key of this device: {who.public.line} {settings.account}")
     say(f"Its fingerprint: {who.public.fingerprint}")
@@ -77,10 +61,9 @@ def load_identity(settings: DeviceSettings) -> Identity:
     new = not settings.identity.exists()
     who = identity(settings.identity, settings.account)
     if new:
-        settings.identity.with_name(settings.identity.name + ".pub").write_text(
-            f"{who.public.line} {settings.account}\n"
-        )
-        announce(settings, who, _print)
+        public = settings.identity.with_name(settings.identity.name + ".pub")
+        write_atomically(public, f"{who.public.line} {settings.account}\n".encode(), 0o644)
+        announce(settings, who)
     return who
 
 
@@ -95,22 +78,25 @@ def inform(settings: DeviceSettings | None) -> int:
         known = settings.identity.exists()
         who = load_identity(settings)
         if known:
-            announce(settings, who, _print)
+            announce(settings, who)
         return 0
     found = discover()
     for problem in found.problems:
-        _print(problem)
+        say(problem)
     for backend in found.backends:
         modes = ", ".join(sorted(mode.value for mode in backend.modes))
-        _print(f"{backend.name:10} {modes:7} {backend.summary}")
+        say(f"{backend.name:10} {modes:7} {backend.summary}")
         for missing in backend.missing():
-            _print(f"{'':10} missing: {missing.what}; {missing.cure}")
+            say(f"{'':10} missing: {missing.what}; {missing.cure}")
     return 0
 
 
 def _equipment(settings: DeviceSettings, reactor: Any) -> Equipment:
     who = load_identity(settings)
-    backends = {backend.name: backend for backend in discover().backends if not backend.missing()}
+    discovery = discover()
+    for problem in discovery.problems:
+        _log.error("Tunnel backends: {problem}", problem=problem)
+    backends = {backend.name: backend for backend in discovery.backends if not backend.missing()}
     peers = KnownPeers(settings.known_peers, settings.strict_peers)
     peers.read()
     authority = Authority(settings.authority)
@@ -126,11 +112,27 @@ def _equipment(settings: DeviceSettings, reactor: Any) -> Equipment:
     )
 
 
-def _require_backends(equipment: Equipment) -> None:
+def _require_backends(equipment: Equipment, wanted: Iterable[str] = ()) -> None:
+    """
+    Make sure that there is a tunnel backend, and those that are wanted.
+
+    @raise MissingProgram: it lacks something; what, and the cure.
+    @raise InvalidValue: there is none of that name.
+    """
+    discovery = discover()
+    found = {backend.name: backend.missing() for backend in discovery.backends}
+    for name in wanted:
+        if name not in found:
+            raise InvalidValue("tunnel backend", name, f"use one of {', '.join(found) or 'none: there is none here'}")
+        if found[name]:
+            raise MissingProgram(f"the tunnel backend {name} cannot be used here: {'; '.join(_lacking(found[name]))}")
     if not equipment.backends:
-        found = discover()
-        lacking = [f"{each.what} ({each.cure})" for backend in found.backends for each in backend.missing()]
-        raise MissingProgram("no tunnel backend can be used here: " + "; ".join([*lacking, *found.problems]))
+        lacking = [*_lacking(each for missing in found.values() for each in missing), *discovery.problems]
+        raise MissingProgram("no tunnel backend can be used here: " + "; ".join(lacking))
+
+
+def _lacking(missing: Iterable[Missing]) -> list[str]:
+    return [f"{each.what} ({each.cure})" for each in missing]
 
 
 def _connector(equipment: Equipment) -> Callable[[], Awaitable[Link]]:
@@ -152,7 +154,7 @@ def make_onsite(
     """
     console = Console(_log_line, _log_complaint, report)
     console.check()
-    equipment = _equipment(settings, reactor or _global_reactor())
+    equipment = _equipment(settings, reactor or global_reactor())
     require_net_admin()
     _require_backends(equipment)
     return OnsiteService(
@@ -179,79 +181,18 @@ def make_master(
     @param terminal: what the operator is told goes to the terminal instead of the log.
     @raise RDVError: this machine lacks something, or a file cannot be used.
     """
-    reactor = reactor or _global_reactor()
-    complain = _complain_on_terminal if terminal else _log_complaint
-    console = Console(_print if terminal else _log_line, complain, report)
+    reactor = reactor or global_reactor()
+    console = Console(say, complain, report) if terminal else Console(_log_line, _log_complaint, report)
     console.check()
     equipment = _equipment(settings, reactor)
     if wanted.onsite is not None:
         require_net_admin()
-        _require_backends(equipment)
-
-    def finished() -> None:
-        # It is stopping already if it was interrupted.
-        with suppress(ReactorNotRunning):
-            reactor.stop()
+        _require_backends(equipment, wanted.backends or ())
 
     return MasterService(
         equipment=equipment,
         console=console,
         settings=wanted,
         connect=_connector(equipment),
-        finished=finished,
+        finished=lambda: stop(reactor),
     )
-
-
-def _complain_on_terminal(line: str) -> None:
-    print(f"rdv-master: {line}", file=sys.stderr, flush=True)
-
-
-def _global_reactor() -> Any:
-    from twisted.internet import reactor
-
-    return reactor
-
-
-def exit_with_status_of(service: MasterService) -> None:
-    """
-    Let the process end with the status of C{service}, also when a signal has ended it: for programs whose own
-    exit status is not ours to choose.
-    """
-    reactor = _global_reactor()
-
-    def stop() -> None:
-        with suppress(ReactorNotRunning):
-            reactor.stop()
-
-    def take_signals() -> None:
-        # twistd ends itself with the signal that has reached its reactor, whatever came of it: none reaches it.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: reactor.callFromThread(stop))
-
-    def end() -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(service.exit_status)
-
-    def register() -> None:
-        if service.exit_status:
-            atexit.register(end)
-
-    reactor.callWhenRunning(take_signals)
-    reactor.addSystemEventTrigger("after", "shutdown", register)
-
-
-def run_in_foreground(service: Service, debug: bool) -> int:
-    """
-    Run C{service} on the terminal until it stops the reactor or is interrupted.
-
-    @return: its exit status.
-    """
-    reactor = _global_reactor()
-    level = LogLevel.debug if debug else LogLevel.warn
-    observer = FilteringLogObserver(textFileLogObserver(sys.stderr), [LogLevelFilterPredicate(level)])
-    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
-    reactor.callWhenRunning(service.startService)
-    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
-    reactor.run()
-    return int(getattr(service, "exit_status", 0))

@@ -68,6 +68,9 @@ class _Reactor(MemoryReactorClock):
 class ServerCase(SynchronousTestCase):
     """A state directory, and a reactor in memory."""
 
+    #: Host keys of the first server that was made: making them anew takes longer than the tests.
+    keys: dict[str, bytes] = {}
+
     def setUp(self) -> None:
         """Make them; the directory has a short name, as the control socket needs."""
         folder = tempfile.TemporaryDirectory()
@@ -80,6 +83,11 @@ class ServerCase(SynchronousTestCase):
 
     def make(self, **settings: str) -> ServerService:
         """A server on 127.0.0.1, not started; a double underscore stands for the dot in a setting's name."""
+        if not self.state.exists():
+            self.state.mkdir(0o700)
+            for name, key in self.keys.items():
+                (self.state / name).write_bytes(key)
+                (self.state / name).chmod(0o600)
         overrides = {
             "state_directory": str(self.state),
             "ssh.address": "127.0.0.1",
@@ -88,7 +96,10 @@ class ServerCase(SynchronousTestCase):
             "tls.port": "0",
             "tls.names": "rdv.example.org",
         } | {name.replace("__", "."): value for name, value in settings.items()}
-        return make_server(os.devnull, {}, overrides, self.reactor)
+        server = make_server(os.devnull, {}, overrides, self.reactor)
+        for path in self.state.glob("ssh_host_*"):
+            self.keys[path.name] = path.read_bytes()
+        return server
 
     def discard(self, server: ServerService) -> None:
         """Give back what an unstarted server holds."""
@@ -126,7 +137,8 @@ class MakingTests(ServerCase):
 
     def test_first_start(self) -> None:
         """Everything that it needs is made, for its owner alone."""
-        self.discard(self.make())
+        self.discard(self.make(state_directory=str(self.state / "new")))
+        self.state = self.state / "new"
         self.assertEqual(self.state.stat().st_mode & 0o777, 0o700)
         self.assertEqual(
             sorted(path.name for path in self.state.iterdir()),
@@ -239,7 +251,12 @@ class RunningTests(ServerCase):
         server = self.start()
         self.assertEqual(self.reactor.events, ["DoorFactory opens", "Door opens", "control opens"])
         self.reactor.events.clear()
-        self.patch(type(server.ssh), "close", lambda ssh, reason: self.reactor.events.append(reason) or succeed(None))
+
+        def close(ssh: Any, reason: str) -> Deferred[None]:
+            self.reactor.events.append(reason)
+            return succeed(None)
+
+        self.patch(type(server.ssh), "close", close)
         self.stop(server)
         self.assertEqual(
             self.reactor.events, ["DoorFactory closes", "Door closes", "the server is stopping", "control closes"]

@@ -1,0 +1,225 @@
+"""Putting a device together: everything that can be refused is refused at once, in one line."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from rdvtwisted.adapters.backends import Discovery
+from rdvtwisted.errors import InvalidValue, MissingPrivilege, MissingProgram, RDVError, StateDirectoryError
+from rdvtwisted.services import assembly
+from rdvtwisted.services.assembly import inform, load_identity, make_master, make_onsite
+from rdvtwisted.services.device import DeviceSettings
+from rdvtwisted.services.master import MasterService, MasterSettings
+from rdvtwisted.services.onsite import OnsiteService
+from rdvtwisted.values import Missing, Role
+from tests.services.neighbours import Backend
+
+LACK = Missing("/dev/net/tun", "load the kernel module tun")
+
+
+class AssemblyCase(SynchronousTestCase):
+    """A machine that has all that a device needs."""
+
+    def setUp(self) -> None:
+        """A device without a key yet."""
+        self.folder = Path(self.mktemp())
+        self.settings = DeviceSettings(
+            role=Role.ONSITE,
+            account="rpi1100",
+            host="rdv.example.org",
+            port=22,
+            tls=False,
+            state=self.folder,
+            identity=self.folder / "identity",
+            known_hosts=self.folder / "known_hosts",
+            known_peers=self.folder / "known_peers",
+            authority=self.folder / "server-ca.pem",
+        )
+        self.reactor = MemoryReactorClock()
+        self.out, self.err = io.StringIO(), io.StringIO()
+        self.patch(sys, "stdout", self.out)
+        self.patch(sys, "stderr", self.err)
+        self.patch(assembly, "require_net_admin", lambda: None)
+        self.find(Backend())
+
+    def find(self, *backends: Backend, problems: tuple[str, ...] = ()) -> None:
+        """These tunnel backends are installed."""
+        self.patch(assembly, "discover", lambda: Discovery(backends, problems))
+
+    def said(self) -> list[str]:
+        """Lines on the terminal."""
+        return self.out.getvalue().splitlines()
+
+
+class IdentityTests(AssemblyCase):
+    """The device's key."""
+
+    def announcement(self, line: str, fingerprint: str) -> list[str]:
+        """What the operator learns of it."""
+        return [
+            f"The key of this device: {line} rpi1100",
+            f"Its fingerprint: {fingerprint}",
+            f"Register it on the server with: rdvctl device add rpi1100 --role onsite --key '{line}'",
+        ]
+
+    def test_made(self) -> None:
+        """The first start makes it, and tells its public half, once; that is also in a file for everybody."""
+        who = load_identity(self.settings)
+        self.assertEqual(self.said(), self.announcement(who.public.line, who.public.fingerprint))
+        self.assertEqual((self.folder / "identity").stat().st_mode & 0o777, 0o600)
+        public = self.folder / "identity.pub"
+        self.assertEqual(public.read_text(), f"{who.public.line} rpi1100\n")
+        self.assertEqual(load_identity(self.settings).public, who.public)
+        self.assertEqual(len(self.said()), 3)
+
+    def test_asked_for(self) -> None:
+        """--make-key makes it if there is none, and tells it in any case."""
+        for _ in range(2):
+            self.assertEqual(inform(self.settings), 0)
+        self.assertEqual(self.said()[:3], self.said()[3:])
+
+    def test_unwritable(self) -> None:
+        """A place where it cannot be kept is one clear line."""
+        self.folder.mkdir()
+        (self.folder / "identity.pub").mkdir()
+        self.assertRaises(StateDirectoryError, load_identity, self.settings)
+        (self.folder / "file").write_text("")
+        settings = evolve(self.settings, identity=self.folder / "file" / "identity")
+        self.assertRaises(StateDirectoryError, load_identity, settings)
+
+
+class BackendsTests(AssemblyCase):
+    """--help-backends."""
+
+    def test_list(self) -> None:
+        """Each with its modes, what it is for and what is missing; and what should be there and is not."""
+        self.find(Backend(), Backend("other", lacking=[LACK]), problems=("vtun is missing: is it installed?",))
+        self.assertEqual(inform(None), 0)
+        self.assertEqual(
+            self.said(),
+            [
+                "vtun is missing: is it installed?",
+                "twin       L3      For tests.",
+                "other      L3      For tests.",
+                "           missing: /dev/net/tun; load the kernel module tun",
+            ],
+        )
+        self.assertFalse(self.folder.exists())
+
+
+class DeviceTests(AssemblyCase):
+    """Both kinds of devices."""
+
+    def onsite(self, **options: Any) -> OnsiteService:
+        """An onsite."""
+        return make_onsite(
+            self.settings,
+            **{"interface": None, "session_seconds": None, "report": None, "reactor": self.reactor, **options},
+        )
+
+    def master(self, terminal: bool = True, report: Path | None = None, **wishes: Any) -> MasterService:
+        """A master."""
+        settings = evolve(self.settings, role=Role.MASTER)
+        return make_master(settings, MasterSettings(**wishes), report=report, terminal=terminal, reactor=self.reactor)
+
+    def assert_refused(self, error: type[RDVError], text: str, make: Any, *args: Any, **keywords: Any) -> None:
+        """One clear line."""
+        self.assertEqual(str(self.assertRaises(error, make, *args, **keywords)), text)
+
+    def test_onsite(self) -> None:
+        """An onsite has what the operator wants and what the machine has."""
+        lacking = Backend("other", lacking=[LACK])
+        self.find(Backend(), lacking)
+        service = self.onsite(interface="eth1", session_seconds=60.0)
+        self.assertEqual((service.interface, service.session_seconds), ("eth1", 60.0))
+        self.assertEqual(list(service.equipment.backends), ["twin"])
+        self.assertEqual(service.equipment.owner, "onsite-rpi1100")
+        self.assertFalse(service.running)
+
+    def test_master(self) -> None:
+        """So has a master; when it is finished it stops the reactor, once."""
+        service = self.master(onsite="rpi2200")
+        self.assertEqual(service.settings, MasterSettings(onsite="rpi2200"))
+        self.assertEqual(service.equipment.owner, "master-rpi1100")
+        self.reactor.running = True
+        service.finished()
+        self.assertTrue(self.reactor.hasStopped)
+
+    def test_terminal(self) -> None:
+        """On a terminal words go to standard output, complaints to standard error; under twistd all go to the log."""
+        service = self.master(onsite="rpi2200")
+        self.out.truncate(0)
+        self.out.seek(0)
+        service.console.say("words")
+        service.console.complain("trouble")
+        self.assertEqual((self.out.getvalue(), self.err.getvalue()), ("words\n", "rdv-master: trouble\n"))
+        service = self.master(terminal=False, onsite="rpi2200")
+        service.console.say("words")
+        service.console.complain("trouble")
+        self.assertEqual((self.out.getvalue(), self.err.getvalue()), ("words\n", "rdv-master: trouble\n"))
+
+    def test_privilege(self) -> None:
+        """Whoever configures the network needs the right to it; a list needs none."""
+
+        def refuse() -> None:
+            raise MissingPrivilege("not here")
+
+        self.patch(assembly, "require_net_admin", refuse)
+        self.assert_refused(MissingPrivilege, "not here", self.onsite)
+        self.assert_refused(MissingPrivilege, "not here", self.master, onsite="rpi2200")
+        self.master(list_onsite=True)
+
+    def test_no_backend(self) -> None:
+        """Without any tunnel backend there is nothing to begin; what is missing is told. A list needs none."""
+        self.find(Backend(lacking=[LACK]), problems=("tls is missing",))
+        text = "no tunnel backend can be used here: /dev/net/tun (load the kernel module tun); tls is missing"
+        self.assert_refused(MissingProgram, text, self.onsite)
+        self.assert_refused(MissingProgram, text, self.master, onsite="rpi2200")
+        self.master(list_onsite=True)
+
+    def test_wanted_backend(self) -> None:
+        """A backend that the operator names has to be here, and usable."""
+        self.find(Backend(), Backend("other", lacking=[LACK]))
+        self.assert_refused(
+            InvalidValue,
+            "invalid tunnel backend 'pigeon': use one of twin, other",
+            self.master,
+            onsite="rpi2200",
+            backends=("pigeon",),
+        )
+        self.assert_refused(
+            MissingProgram,
+            "the tunnel backend other cannot be used here: /dev/net/tun (load the kernel module tun)",
+            self.master,
+            onsite="rpi2200",
+            backends=("other",),
+        )
+        self.master(onsite="rpi2200", backends=("twin",))
+
+    def test_report(self) -> None:
+        """A report that cannot be written is refused."""
+        report = self.folder / "gone" / "report"
+        text = f"cannot write the report {report}: No such file or directory"
+        self.assert_refused(StateDirectoryError, text, self.onsite, report=report)
+        self.assert_refused(StateDirectoryError, text, self.master, report=report, onsite="rpi2200")
+
+    def test_damaged_files(self) -> None:
+        """Files that are damaged are refused, each by its name."""
+        self.folder.mkdir()
+        for name, error in (
+            ("identity", StateDirectoryError),
+            ("known_peers", InvalidValue),
+            ("server-ca.pem", StateDirectoryError),
+        ):
+            path = self.folder / name
+            path.write_text("damaged")
+            path.chmod(0o600)
+            self.assertIn(str(path), str(self.assertRaises(error, self.onsite)))
+            path.unlink()
