@@ -69,6 +69,17 @@ def port(extremity: str, site: Site) -> Port:
     return found
 
 
+def apart(extremity: str, site: Site) -> Port:
+    """
+    The extremity of a master, which has no other use while it is bridged.
+
+    @raise InvalidValue: it cannot be bridged, or has another use.
+    """
+    if extremity == site.interface:
+        raise InvalidValue("extremity", extremity, "this device's own way to the server leads through it: use L3")
+    return port(extremity, site)
+
+
 def refuse_own_terminal(extremity: str, site: Site, connection: str | None) -> None:
     """
     Refuse to cut off the terminal that the operator sits at.
@@ -106,7 +117,7 @@ def master(owner: str, tunnel: str, extremity: str, mtu: int, site: Site, *, dhc
     @param dhcp: the LAN may give the PC its addresses.
     @raise InvalidValue: the extremity cannot be bridged.
     """
-    port(extremity, site)
+    apart(extremity, site)
     rules = _MASTER_RULES.format(
         tunnel=tunnel, extremity=extremity, apart="" if dhcp else _APART, mark=f"{mark_number(owner):#x}", **_COMMON
     )

@@ -159,7 +159,8 @@ class Desk:
     # Requests
 
     def _register(self) -> None:
-        if self.profile.lan is None:
+        # A master that bridges needs no address towards the PC.
+        if self.profile.lan is None and self.profile.mode is Mode.L3:
             raise LanAddressMissing()
         self._registry.register(self)
 

@@ -132,6 +132,13 @@ class RefusalTests(SynchronousTestCase):
         """A port of a bridge belongs to that."""
         self.assertIn("it is a part of br-lan already", self.refusal("eth0", upper="br-lan"))
 
+    def test_own_uplink(self) -> None:
+        """A master's own way to the server; an onsite's is no trouble."""
+        site = evolve(SITE, interface="eth0")
+        error = self.assertRaises(InvalidValue, bridged.master, OWNER, "rdv-t", "eth0", 1500, site)
+        self.assertIn("this device's own way to the server leads through it", str(error))
+        self.assertTrue(bridged.onsite(OWNER, "rdv-t", "eth0", 1500, site).steps)
+
 
 class TerminalTests(SynchronousTestCase):
     """The operator's own terminal is never cut off."""

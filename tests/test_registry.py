@@ -177,6 +177,13 @@ class RegistryTests(SynchronousTestCase):
         text = self.refused(desk, requests.WaitForMaster(), LanAddressMissing)
         self.assertTrue(text.startswith("LanIpShouldBeProvidedBeforeRegistrationToManager"))
 
+    def test_bridging_needs_no_lan_address(self) -> None:
+        """A master that bridges may have no address towards the PC."""
+        self.wait(self.arrive("on1"))
+        master = self.arrive("ma1", lan=None, mode=Mode.L2)
+        self.ask(master, requests.Connect("on1"))
+        self.assertEqual(self.ask(master, requests.GetTunnelParameters()).mode, Mode.L2)
+
     def test_waits_in_vain(self) -> None:
         """Nobody comes: not_ready after the time, not before."""
         waiting = self.wait(self.arrive("on1"))
@@ -231,9 +238,7 @@ class RegistryTests(SynchronousTestCase):
         at_master = self.ask(master, requests.GetTunnelParameters())
         self.assertEqual(str(at_onsite.address), "192.168.128.1/30")
         self.assertEqual(str(at_master.address), "192.168.128.2/30")
-        self.assertEqual(
-            (at_onsite.peer_address, at_master.peer_address), (at_master.address.ip, at_onsite.address.ip)
-        )
+        self.assertEqual((at_onsite.peer_address, at_master.peer_address), (at_master.address.ip, at_onsite.address.ip))
         self.assertEqual((at_onsite.peer, at_onsite.peer_key), ("ma1", key("ma1")))
         self.assertEqual((at_master.peer, at_master.peer_key), ("on1", key("on1")))
         self.assertEqual((at_master.backend, at_master.join, at_master.door_port), ("tls", "relay", 4430))

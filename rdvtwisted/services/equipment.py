@@ -10,12 +10,12 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.logger import Logger
 
-from rdvtwisted import routed
+from rdvtwisted import bridged, routed
 from rdvtwisted.adapters.pins import KnownPeers
 from rdvtwisted.adapters.uplink import Authority
 from rdvtwisted.errors import RDVError, RequestRefused, TunnelFailed
 from rdvtwisted.interfaces import INetwork, ITunnelBackend
-from rdvtwisted.plan import interface_name
+from rdvtwisted.plan import Plan, Site, interface_name
 from rdvtwisted.requests import GetCertificateAuthority, GetSession, GetTunnelParameters
 from rdvtwisted.services.device import DeviceSettings
 from rdvtwisted.services.leg import Ending, Leg, TunnelSite, reason_of
@@ -53,6 +53,8 @@ class Equipment:
         extremity: str,
         seconds: float | None,
         up: Callable[[TunnelParameters, Leg, TunnelReport], None],
+        *,
+        dhcp: bool = True,
     ) -> Ending:
         """
         Take part in the session that C{link} has been selected for, from the
@@ -60,11 +62,12 @@ class Equipment:
 
         @param seconds: hard end of the session, counted from when it is up.
         @param up: called when packets flow.
+        @param dhcp: on a master in mode L2: the LAN may give the PC its addresses.
         @return: how it ended; cancelling is the operator's end.
         """
         try:
             parameters: TunnelParameters = await link.ask(GetTunnelParameters())
-            leg = await self._leg(link, parameters, extremity)
+            leg = await self._leg(link, parameters, extremity, dhcp)
         except RequestRefused as error:
             ending = await self._refused(link, error)
             await link.end_session(ending.reason)
@@ -99,19 +102,16 @@ class Equipment:
             return Ending(reason_of(error), error)
         return Ending(reason_of(error), error) if view.reason is None else Ending(view.reason)
 
-    async def _leg(self, link: Link, parameters: TunnelParameters, extremity: str) -> Leg:
+    async def _leg(self, link: Link, parameters: TunnelParameters, extremity: str, dhcp: bool) -> Leg:
         backend = self.backends.get(parameters.backend)
         if backend is None:
             raise TunnelFailed(f"the server wants a tunnel by {parameters.backend}, which is not to be had here")
-        if parameters.mode is not Mode.L3:
-            raise TunnelFailed(f"this device carries no {parameters.mode} sessions")
         self.peers.check(parameters.peer, parameters.peer_key)
         self.authority.accept(await link.ask(GetCertificateAuthority()))
         around = await self.network.site()
         assert self.authority.der is not None
         port = self.settings.port if self.settings.tls else parameters.door_port
         interface = interface_name("rdv", self.owner)
-        build = routed.onsite if self.settings.role is Role.ONSITE else routed.master
         site = TunnelSite(
             device=self.settings.account,
             role=self.settings.role,
@@ -123,7 +123,7 @@ class Equipment:
             authority=self.authority.der,
         )
         # The plan first: if there can be none, there is no tunnel that would have to be closed.
-        plan = build(self.owner, interface, extremity, parameters.address, parameters.mtu, around)
+        plan = self._plan(parameters, interface, extremity, around, dhcp)
         return Leg(
             tunnel=backend.device_end(parameters, site),
             network=self.network,
@@ -131,3 +131,12 @@ class Equipment:
             link=link,
             clock=self.reactor,
         )
+
+    def _plan(self, parameters: TunnelParameters, tunnel: str, extremity: str, site: Site, dhcp: bool) -> Plan:
+        onsite = self.settings.role is Role.ONSITE
+        if parameters.mode is Mode.L3:
+            routing = routed.onsite if onsite else routed.master
+            return routing(self.owner, tunnel, extremity, parameters.address, parameters.mtu, site)
+        if onsite:
+            return bridged.onsite(self.owner, tunnel, extremity, parameters.mtu, site)
+        return bridged.master(self.owner, tunnel, extremity, parameters.mtu, site, dhcp=dhcp)

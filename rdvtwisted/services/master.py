@@ -11,12 +11,14 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
+from rdvtwisted import bridged
 from rdvtwisted.errors import ConnectionLost, InvalidValue, OnsiteNotRegistered, RDVError, RoleMismatch, TunnelFailed
 from rdvtwisted.requests import Connect, GetRemoteSite, Publish
 from rdvtwisted.services.console import Console, carried, duration, established, flow
 from rdvtwisted.services.equipment import Equipment
 from rdvtwisted.services.leg import Ending, Leg
 from rdvtwisted.services.link import Link
+from rdvtwisted.services.terminal import ssh_connection
 from rdvtwisted.shell.questions import ListOnsiteIds
 from rdvtwisted.values import EndReason, Mode, Profile, RemoteSite, Role, TunnelParameters, TunnelReport
 
@@ -38,6 +40,7 @@ class MasterSettings:
 
     @ivar onsite: the onsite to open a session to; C{None} only together with C{list_onsite}.
     @ivar extremity: the interface towards the engineer's PC; C{None} finds the one with the default route.
+    @ivar dhcp: in mode L2, the customer's LAN may give the PC its addresses.
     @ivar session_seconds: hard end of the session; C{None} for none.
     @ivar wait_seconds: how long to wait for an absent onsite; C{None} for ever.
     """
@@ -46,6 +49,7 @@ class MasterSettings:
     list_onsite: bool = False
     mode: Mode = Mode.L3
     extremity: str | None = None
+    dhcp: bool = True
     session_seconds: float | None = None
     wait_seconds: float | None = None
     backends: tuple[str, ...] | None = None
@@ -59,6 +63,7 @@ class MasterService(Service):
     end closes it, and cleans up.
 
     @ivar connect: makes the link to the server.
+    @ivar terminal: how the operator's terminal comes to this machine, if by SSH.
     @ivar finished: called once when everything is over and cleaned up.
     @ivar exit_status: what the command exits with, once finished.
     """
@@ -70,6 +75,7 @@ class MasterService(Service):
     settings: MasterSettings
     connect: Callable[[], Awaitable[Link]]
     finished: Callable[[], None]
+    terminal: str | None = field(factory=ssh_connection, kw_only=True)
     exit_status: int = field(default=0, init=False)
     _work: Deferred[None] | None = field(default=None, init=False)
 
@@ -159,7 +165,7 @@ class MasterService(Service):
         flowing = LoopingCall(tell_flow)
         flowing.clock = reactor
         try:
-            ending = await self.equipment.attend(link, extremity, settings.session_seconds, up)
+            ending = await self.equipment.attend(link, extremity, settings.session_seconds, up, dhcp=settings.dhcp)
         finally:
             if flowing.running:
                 flowing.stop()
@@ -171,10 +177,14 @@ class MasterService(Service):
         if name is None:
             raise InvalidValue("extremity", "", "there is no default route to find it by; name it with --extremity")
         attachment = site.attachment(name)
-        if attachment is None:
+        if self.settings.mode is Mode.L2:
+            bridged.apart(name, site)
+            bridged.refuse_own_terminal(name, site, self.terminal)
+        elif attachment is None:
             raise InvalidValue("extremity", name, "there is no such interface with an IPv4 address, the PC's gateway")
         backends = self.settings.backends or tuple(self.equipment.backends)
-        return Profile(mode=self.settings.mode, lan=attachment.address, backends=backends), name
+        lan = None if attachment is None else attachment.address
+        return Profile(mode=self.settings.mode, lan=lan, backends=backends), name
 
     async def _wait_for(self, link: Link, onsite: str) -> None:
         """Return when the onsite is online and this master may use it."""
@@ -197,6 +207,8 @@ class MasterService(Service):
             servers = " ".join(str(server) for server in remote.dns) or "none"
             say(f"Remote hostname {remote.hostname or 'unknown'}, DNS servers {servers}, uplink {remote.uplink or '-'}")
         say(f"End to end by {report.backend}, key exchange {report.key_exchange}, cipher {report.cipher}")
+        if self.settings.mode is Mode.L2:
+            say("The PC is on that LAN now: let it ask there for an address anew, or give it one")
         say("Ctrl-C ends the session")
 
     def _conclude(self, onsite: str, ending: Ending, leg: Leg | None, seconds: float) -> None:

@@ -17,7 +17,7 @@ from zope.interface import implementer
 from rdvtwisted.adapters.pins import KnownPeers
 from rdvtwisted.adapters.uplink import Authority
 from rdvtwisted.interfaces import IDeviceTunnel, ITunnelBackend, ITunnelSite
-from rdvtwisted.plan import Attachment, Site
+from rdvtwisted.plan import Attachment, Port, Site
 from rdvtwisted.requests import (
     EndSession,
     GetCertificateAuthority,
@@ -43,6 +43,11 @@ SITE = Site(
     attachments=(
         Attachment("eth0", IPv4Interface("192.168.7.9/24")),
         Attachment("eth1", IPv4Interface("10.1.2.3/16"), "wlan"),
+    ),
+    ports=(
+        Port("eth0", "02:00:00:00:00:01", addresses=(IPv4Interface("192.168.7.9/24"),)),
+        Port("eth1", "02:00:00:00:00:02", "wlan", addresses=(IPv4Interface("10.1.2.3/16"),)),
+        Port("eth2", "02:00:00:00:00:03"),
     ),
 )
 

@@ -24,7 +24,7 @@ from rdvtwisted.errors import (
     TunnelFailed,
 )
 from rdvtwisted.interfaces import IDeviceTunnel, ITunnelBackend, ITunnelSite
-from rdvtwisted.plan import interface_name
+from rdvtwisted.plan import Pair, Route, interface_name
 from rdvtwisted.requests import (
     EndSession,
     GetCertificateAuthority,
@@ -35,7 +35,7 @@ from rdvtwisted.requests import (
 from rdvtwisted.services.leg import Ending, Leg
 from rdvtwisted.testing.tunnels import identity
 from rdvtwisted.values import EndReason, Mode, Role, SessionState, SessionView, TunnelParameters, TunnelReport
-from tests.services.neighbours import AUTHORITY, PEER, REPORT, Backend, DeviceCase
+from tests.services.neighbours import AUTHORITY, PEER, REPORT, SITE, Backend, DeviceCase
 from tests.services.twin import opened
 
 OTHER = identity("other").public
@@ -137,6 +137,17 @@ class SessionTests(EquipmentCase):
         self.assertEqual(owner, "master-rpi1100")
         self.assertNotEqual(first.steps, second.steps)
 
+    def test_plan_of_each_mode(self) -> None:
+        """Bridged, an onsite is at the LAN through a pair of interfaces; routed, it has routes."""
+        kinds = []
+        for mode in Mode:
+            _, self.link = opened(self.role, self.clock, self.server())
+            self.servers[-1].answers[GetTunnelParameters] = evolve(self.parameters(), mode=mode)
+            self.attend()
+            plan = self.network.applied.popitem()[1]
+            kinds.append({type(step) for step in plan.steps} & {Pair, Route})
+        self.assertEqual(dict(zip(Mode, kinds, strict=True)), {Mode.L3: {Route}, Mode.L2: {Pair}})
+
     def test_pins(self) -> None:
         """The peer's key is pinned once packets flow with it, and not before; the authority when it is told."""
         ending = self.attend()
@@ -185,10 +196,13 @@ class RefusalTests(EquipmentCase):
         text = "the server wants a tunnel by carrier-pigeon, which is not to be had here"
         self.assert_ended(self.attend(), EndReason.TUNNEL_FAILED, TunnelFailed, text)
 
-    def test_mode(self) -> None:
-        """A mode that cannot be is named."""
+    def test_wireless(self) -> None:
+        """A session in mode L2 through Wi-Fi is refused before a tunnel is tried."""
         self.offer(mode=Mode.L2)
-        self.assert_ended(self.attend(), EndReason.TUNNEL_FAILED, TunnelFailed, "this device carries no L2 sessions")
+        self.network._site = evolve(SITE, ports=(evolve(SITE.ports[0], kind="wlan"),))
+        text = "invalid extremity 'eth0': Wi-Fi carries its own frames only: use L3, or a cable"
+        self.assert_ended(self.attend(), EndReason.TUNNEL_FAILED, InvalidValue, text)
+        self.assertEqual(self.backend.tunnels, [])
 
     def test_peer_changed(self) -> None:
         """A peer with another key than the pinned one is refused before a tunnel is tried; the server learns why."""

@@ -19,7 +19,7 @@ from rdvtwisted.errors import (
     ServerKeyChanged,
     TunnelFailed,
 )
-from rdvtwisted.plan import Site
+from rdvtwisted.plan import Plan, Site
 from rdvtwisted.requests import (
     Connect,
     EndSession,
@@ -71,14 +71,15 @@ class MasterCase(DeviceCase):
         }
         self.make(onsite=ONSITE)
 
-    def make(self, **settings: Any) -> None:
-        """What the operator wants."""
+    def make(self, terminal: str | None = None, **settings: Any) -> None:
+        """What the operator wants, and where they sit."""
         self.service = MasterService(
             equipment=self.equipment,
             console=Console(self.said.append, self.complaints.append, self.report, self.clock.seconds),
             settings=MasterSettings(**settings),
             connect=self.connect,
             finished=self.finish,
+            terminal=terminal,
         )
 
     async def _connect(self) -> Link:
@@ -98,6 +99,14 @@ class MasterCase(DeviceCase):
     def finish(self) -> None:
         """The service has nothing more to do."""
         self.finished += 1
+
+    def bridge(self, **settings: Any) -> Plan:
+        """The plan of a session in mode L2, by an interface that has no address."""
+        self.here.answers[GetTunnelParameters] = evolve(self.parameters(), mode=Mode.L2)
+        self.start(onsite=ONSITE, mode=Mode.L2, extremity="eth2", **settings)
+        self.assertEqual(self.asked(Publish)[-1], Publish(Profile(mode=Mode.L2, backends=("twin",))))
+        (plan,) = self.network.applied.values()
+        return plan
 
     def start(self, **settings: Any) -> None:
         """Start, and go as far as it goes."""
@@ -235,11 +244,23 @@ class SessionTests(MasterCase):
         self.interrupt()
 
     def test_wishes(self) -> None:
-        """The operator may choose interface, mode and backend."""
-        self.start(onsite=ONSITE, extremity="eth1", mode=Mode.L2, backends=("vtun",))
-        profile = Profile(mode=Mode.L2, lan=IPv4Interface("10.1.2.3/16"), backends=("vtun",))
+        """The operator may choose interface and backend."""
+        self.start(onsite=ONSITE, extremity="eth1", backends=("vtun",))
+        profile = Profile(lan=IPv4Interface("10.1.2.3/16"), backends=("vtun",))
         self.assertEqual(self.asked(Publish)[-1], Publish(profile))
         self.assertIn("what enters by eth1 will reach", self.said[-1])
+        self.interrupt()
+
+    def test_bridged(self) -> None:
+        """In mode L2 no address is needed; the operator learns what the PC is to do, and can keep DHCP apart."""
+        plan = self.bridge()
+        self.bring_up()
+        self.assertIn("The PC is on that LAN now: let it ask there for an address anew, or give it one", self.said)
+        self.interrupt()
+        self.assert_finished(0)
+        self.here = self.server()
+        self.here.answers |= {ListOnsite: (presence(ONSITE),), Connect: None, GetRemoteSite: REMOTE}
+        self.assertNotEqual(self.bridge(dhcp=False), plan)
         self.interrupt()
 
     def test_unknown_site(self) -> None:
@@ -378,6 +399,33 @@ class RefusalTests(MasterCase):
         self.finished = 0
         self.start(onsite=ONSITE)
         self.assert_finished(1, "invalid extremity: there is no default route to find it by; name it with --extremity")
+
+    def test_bridged_extremity(self) -> None:
+        """Bridged, it must be a cable, and neither the master's way to the server nor the operator's to the master."""
+        for extremity, reason in (
+            ("eth0", "this device's own way to the server leads through it: use L3"),
+            ("eth1", "Wi-Fi carries its own frames only: use L3, or a cable"),
+            ("eth9", "there is no such interface"),
+        ):
+            self.here = self.server()
+            self.complaints.clear()
+            self.finished = 0
+            self.start(onsite=ONSITE, mode=Mode.L2, extremity=extremity)
+            self.assertEqual(self.asked(Connect), [])
+            self.assert_finished(1, f"invalid extremity '{extremity}': {reason}")
+
+    def test_own_terminal(self) -> None:
+        """A terminal that comes through the extremity is not cut off: the master refuses to begin."""
+        self.network._site = evolve(
+            SITE, ports=(evolve(SITE.ports[2], addresses=(IPv4Interface("192.168.38.225/29"),)),)
+        )
+        self.start(terminal="192.168.38.226 50000 192.168.38.225 22", onsite=ONSITE, mode=Mode.L2, extremity="eth2")
+        self.assertEqual(self.asked(Connect), [])
+        self.assert_finished(
+            1,
+            "invalid extremity 'eth2': your own terminal comes through it (SSH from 192.168.38.226) and would be cut"
+            " off: come by another way",
+        )
 
     def test_peer_key_changed(self) -> None:
         """An onsite with another key than before: status 4, and the server learns why."""
