@@ -38,10 +38,11 @@ class Options(DeviceOptions):
     )
     optFlags = [
         ["list-onsite", "l", "Print the online onsite devices."],
+        ["no-dhcp", None, "In mode L2, let the LAN give the PC no addresses (DHCP, IPv6 autoconfiguration)."],
     ]
     optParameters: list[list[Any]] = [
         ["onsite", "o", None, "The onsite device to open a session to."],
-        ["tunnel-mode", "m", "L3", "L3 (routed) or L2 (bridged)."],
+        ["tunnel-mode", "m", "L3", "L3 (routed), or L2 (bridged: the PC is on the customer's LAN)."],
         ["extremity", "e", None, "Interface towards the engineer's PC. [default: that of the default route]"],
         ["backend", "b", None, "Tunnel backend to use. [default: the first that both devices have]"],
         ["wait", "w", None, "Seconds to wait for an absent onsite. [default: for ever]", seconds("--wait")],
@@ -54,6 +55,8 @@ class Options(DeviceOptions):
             return
         if self["tunnel-mode"] not in list(Mode):
             raise usage.UsageError(f"--tunnel-mode {self['tunnel-mode']}: use L3 or L2")
+        if self["no-dhcp"] and self["tunnel-mode"] != Mode.L2:
+            raise usage.UsageError("--no-dhcp: only mode L2 carries DHCP; use it with --tunnel-mode L2")
         if self["onsite"] is None and not self["list-onsite"]:
             raise usage.UsageError("Error: --onsite argument is mandatory if --list-onsite is not used")
         if self["onsite"] is not None:
@@ -75,6 +78,7 @@ def _master(options: Options, *, terminal: bool) -> MasterService:
             list_onsite=bool(options["list-onsite"]),
             mode=Mode(options["tunnel-mode"]),
             extremity=options["extremity"],
+            dhcp=not options["no-dhcp"],
             session_seconds=options["session-time"],
             wait_seconds=options["wait"],
             backends=None if options["backend"] is None else (options["backend"],),

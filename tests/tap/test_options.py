@@ -40,6 +40,7 @@ ONSITE = {**DEVICE, "interface": None}
 MASTER = {
     **DEVICE,
     "list-onsite": 0,
+    "no-dhcp": 0,
     "onsite": "rpi2",
     "tunnel-mode": "L3",
     "extremity": None,
@@ -227,11 +228,12 @@ class MasterOptionsTests(OptionsCase):
         """Each option of its own, in both forms."""
         expected = {
             **MASTER, "list-onsite": 1, "tunnel-mode": "L2", "extremity": "usb0", "backend": "tls", "wait": 30.0,
-            "session-time": 60.0,
+            "session-time": 60.0, "no-dhcp": 1,
         }  # fmt: skip
         for words in (
-            "--list-onsite --onsite=rpi2 --tunnel-mode=L2 --extremity=usb0 --backend=tls --wait=30 --session-time=60",
-            "-l -o rpi2 -m L2 -e usb0 -b tls -w 30 -t 60",
+            "--list-onsite --onsite=rpi2 --tunnel-mode=L2 --extremity=usb0 --backend=tls --wait=30 --session-time=60"
+            " --no-dhcp",
+            "-l -o rpi2 -m L2 -e usb0 -b tls -w 30 -t 60 --no-dhcp",
         ):
             self.assertEqual(dict(self.parse(*WHO, *words.split())), expected)
 
@@ -248,6 +250,10 @@ class MasterOptionsTests(OptionsCase):
                 "invalid device id 'No id': use 1 to 32 of a-z 0-9 _ -, not starting with a digit or dash",
             ),
             ([*WHO, "-o", "rpi2", "-m", "L4"], "--tunnel-mode L4: use L3 or L2"),
+            (
+                [*WHO, "-o", "rpi2", "--no-dhcp"],
+                "--no-dhcp: only mode L2 carries DHCP; use it with --tunnel-mode L2",
+            ),
             ([*WHO, "-o", "rpi2", "-w", "x"], "--wait x: give a number of seconds; a negative one means no limit"),
             (["-o", "rpi2"], "name the account with --username or MASTERDEV_USERNAME"),
         )
@@ -262,7 +268,7 @@ class MasterOptionsTests(OptionsCase):
         """The wishes that follow."""
         made: list[Any] = []
         self.patch(master_dev, "make_master", lambda settings, wishes, **more: made.append((wishes, more)))
-        for words in ("-o rpi2", "-l", "-l -o rpi2 -m L2 -e usb0 -b tls -w 0 -t 60 --report r"):
+        for words in ("-o rpi2", "-l", "-l -o rpi2 -m L2 -e usb0 -b tls -w 0 -t 60 --report r --no-dhcp"):
             master_dev._master(self.parse(*WHO, *words.split()), terminal=True)
         self.assertEqual(
             made,
@@ -275,6 +281,7 @@ class MasterOptionsTests(OptionsCase):
                         list_onsite=True,
                         mode=Mode.L2,
                         extremity="usb0",
+                        dhcp=False,
                         session_seconds=60.0,
                         wait_seconds=0.0,
                         backends=("tls",),
