@@ -231,8 +231,10 @@ class MasterOptionsTests(OptionsCase):
             "session-time": 60.0, "no-dhcp": 1,
         }  # fmt: skip
         for words in (
-            "--list-onsite --onsite=rpi2 --tunnel-mode=L2 --extremity=usb0 --backend=tls --wait=30 --session-time=60"
-            " --no-dhcp",
+            (
+                "--list-onsite --onsite=rpi2 --tunnel-mode=L2 --extremity=usb0 --backend=tls --wait=30"
+                " --session-time=60 --no-dhcp"
+            ),
             "-l -o rpi2 -m L2 -e usb0 -b tls -w 30 -t 60 --no-dhcp",
         ):
             self.assertEqual(dict(self.parse(*WHO, *words.split())), expected)
