@@ -8,7 +8,6 @@ from ipaddress import IPv6Address, IPv6Network
 
 from attrs import define, frozen
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
-from twisted.logger import Logger
 
 from rdvtwisted.adapters.front.stream import address_text
 
@@ -49,8 +48,6 @@ def origin(host: str) -> str:
 class Visits:
     """All visits of a door."""
 
-    _log = Logger()
-
     def __init__(self, clock: IReactorTime, limits: Limits, refused: Refused) -> None:
         self.limits = limits
         self._clock = clock
@@ -81,7 +78,6 @@ class Visits:
 
     def report(self, address: str, reason: str) -> None:
         """Somebody is refused."""
-        self._log.info("{address} refused at the TLS door: {reason}", address=address, reason=reason)
         self._refused(DOOR, address, "", reason)
 
     def __len__(self) -> int:

@@ -112,13 +112,6 @@ class ServerTransport(SecureTransport, conch.SSHServerTransport):
     def _report_refusal(self) -> None:
         account = (self.account or "")[:LONGEST_ACCOUNT]
         reason = ": ".join(filter(None, (self.end_reason if self._ended_here else "", self.refusal)))
-        self.log.info(
-            "Refused {account!r} from {address} at door {door}: {reason}",
-            account=account,
-            address=self.address,
-            door=self.door,
-            reason=reason,
-        )
         self.reception.refused(self.door, self.address, account, reason)
 
     def introduce(self) -> None:
@@ -284,10 +277,5 @@ class SSHServer:
             return
         self._told_crowded_at = now
         count, self._turned_away = self._turned_away, 0
-        self.log.warn(
-            "Turned away {count} connections, the last from {host} at door {door}: too many have not logged in",
-            count=count,
-            host=host,
-            door=door,
-        )
-        self.reception.refused(door, host, "", "too many connections have not logged in")
+        others = f", {count - 1} others were turned away before" if count > 1 else ""
+        self.reception.refused(door, host, "", f"too many connections have not logged in{others}")

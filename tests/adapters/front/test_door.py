@@ -378,13 +378,11 @@ class RefusalTests(DoorTestCase):
         self.assertEqual(self.refusals[0][1], "[2001:db8::3]:40000")
 
     def test_log(self) -> None:
-        """A refusal is one line in the log; what a client sent in it is data."""
+        """A refusal is told once, to the server, whose log has a line for it; what a client sent in it is data."""
         with capturedLogs() as logs:
             self.connect(TLSClient("{secret}\n"))
-        self.assertEqual(
-            [formatEvent(event) for event in logs],
-            ["192.0.2.1:40000 refused at the TLS door: nothing here speaks '{secret}\\n'"],
-        )
+        self.assertEqual([formatEvent(event) for event in logs], [])
+        self.assertEqual(self.refusals, [("tls", "192.0.2.1:40000", "", "nothing here speaks '{secret}\\n'")])
 
     def test_too_many(self) -> None:
         """All together get so many; a connection that is through does not count."""

@@ -10,6 +10,7 @@ from twisted.conch.ssh.userauth import (
 )
 from twisted.internet.address import IPv4Address
 
+from rdvtwisted.adapters.ssh.server import CROWDED_SECONDS
 from rdvtwisted.adapters.ssh.settings import ClientSettings, ServerSettings
 from rdvtwisted.adapters.ssh.signatures import PrivateKey, public_key, sign
 from rdvtwisted.adapters.ssh.transport import LARGEST_PACKET
@@ -247,7 +248,12 @@ class RefusalTests(AuthenticationTestCase):
         factory = self.server.factory("ssh")
         lines = [factory.buildProtocol(IPv4Address("TCP", f"192.0.2.{host}", 1)) for host in range(10)]
         self.assertEqual([line is not None for line in lines], [True] * 4 + [False] * 6)
-        self.assertEqual(len(self.reception.refusals), 1)
+        reason = "too many connections have not logged in"
+        self.assertEqual(self.reception.refusals, [("ssh", "192.0.2.4", "", reason)])
+        self.clock.advance(CROWDED_SECONDS)
+        self.assertIsNone(factory.buildProtocol(IPv4Address("TCP", "192.0.2.99", 1)))
+        others = f"{reason}, 5 others were turned away before"
+        self.assertEqual(self.reception.refusals[1:], [("ssh", "192.0.2.99", "", others)])
 
     def test_crowd_of_one(self) -> None:
         """One address has room for eight strangers, and a place is free again after login."""

@@ -8,11 +8,13 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.logger import LogLevel, globalLogPublisher
 from zope.interface.verify import verifyObject
 
+from rdvtwisted.adapters.eventlog import EventLog
 from rdvtwisted.adapters.ssh.packets import address_text
 from rdvtwisted.adapters.ssh.wire import boolean, string
 from rdvtwisted.errors import ConnectionLost, LanAddressMissing
+from rdvtwisted.events import EntryRefused
 from rdvtwisted.shell.shell import Action, Shell
-from tests.adapters.ssh.world import STRANGER, Listener, World
+from tests.adapters.ssh.world import STRANGER, Listener, MemoryReception, World
 
 
 class LivenessTests(World):
@@ -245,13 +247,14 @@ class LogTests(World):
         self.assertEqual(lines, ["rdv.example.org is from now on known by its key " + str(link.server_key)])
 
     def test_refusal(self) -> None:
-        """Somebody who is refused is one line, with the reason; what he says of himself cannot look like more."""
+        """Somebody who is refused is one line, the reception's; what he says of himself cannot look like more."""
+        self.patch(MemoryReception, "refused", lambda _, *facts: EventLog().emit(EntryRefused(*facts)))
         lines = self.record()
         self.hosts.check("rdv.example.org", 22, self.server.host_keys.public[0])
         lines.clear()
         self.failureResultOf(self.begin(STRANGER, account="x\n{oops}"))
         self.assertEqual(
-            lines, ["Refused 'x\\n{oops}' from 192.0.2.7:4711 at door ssh: the account does not have that key"]
+            lines, ["refused at ssh: 192.0.2.7:4711, account x\\n{oops}: the account does not have that key"]
         )
 
     def test_misbehaviour(self) -> None:
