@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import shutil
 import socket
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
@@ -51,6 +53,37 @@ def entered(host: str) -> Iterator[None]:
             yield
         finally:
             _libc.setns(back.fileno(), 0x40000000)
+
+
+class Held:
+    """A device with its plan applied, until it is let go."""
+
+    def __init__(self, host: str, directory: Path, role: str, extremity: str, address: str) -> None:
+        """
+        @param role: of L{tests.lab.rehearsal.plan_for}.
+        """
+        program = [sys.executable, "-m", "tests.lab.rehearsal", "hold", str(directory), role, extremity, address]
+        self._process = subprocess.Popen(
+            inside(host, *program), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def line(self) -> dict[str, Any]:
+        """What it says next."""
+        assert self._process.stdout is not None
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
+
+    def let_go(self) -> dict[str, Any]:
+        """Have it undo its plan; what it says then."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return self.line()
+
+    def end(self) -> None:
+        """Have it end, whatever it does."""
+        self._process.kill()
+        self._process.communicate()
 
 
 class NamespaceTestCase(SynchronousTestCase):
@@ -102,6 +135,21 @@ class NamespaceTestCase(SynchronousTestCase):
         )
         self.assertEqual((ended.returncode, ended.stderr), (0, ""))
         return ended.stdout
+
+    def held(self, host: str, extremity: str, address: str = "", role: str = "") -> Held:
+        """A device with its plan applied; its role is its name unless another is given."""
+        device = Held(host, self.directory / host, role or host, extremity, address)
+        self.addCleanup(device.end)
+        return device
+
+    def tear_firewall(self, host: str) -> None:
+        """Take a device's firewall away, to see that it was this that stopped a packet."""
+        run(*inside(host, "nft", "flush", "ruleset"))
+
+    def pings(self, host: str, address: str, wait: float = PATIENCE, *options: str) -> bool:
+        """Whether one ping is answered."""
+        ping = inside(host, "ping", "-c1", f"-W{wait}", *options, address)
+        return subprocess.run(ping, capture_output=True, check=False).returncode == 0
 
     def socket(self, host: str, kind: socket.SocketKind, *bound: object) -> socket.socket:
         """A socket of a host, bound (and listening, if TCP) to an address if one is given."""

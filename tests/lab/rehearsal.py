@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from rdvtwisted import routed
+from rdvtwisted import bridged, routed
+from rdvtwisted.adapters.network import site as surroundings
 from rdvtwisted.adapters.network import transaction
 from rdvtwisted.adapters.network.journal import Journal
 from rdvtwisted.adapters.network.kernel import Kernel
@@ -37,15 +40,19 @@ TUNNEL, OWNER, MTU = "rdv-t", "rdvnet", 1400
 def snapshot() -> dict[str, Any]:
     """All that a plan could change in the namespace that this process is in."""
     links = [
-        (link["ifname"], link["mtu"], "UP" in link["flags"], [(a["local"], a["prefixlen"]) for a in link["addr_info"]])
-        for link in json.loads(run("ip", "-j", "addr"))
+        (
+            *(link["ifname"], link["mtu"], "UP" in link["flags"], link["promiscuity"], link.get("address")),
+            [(a["local"], a["prefixlen"]) for a in link["addr_info"]],
+        )
+        for link in json.loads(run("ip", "-j", "-d", "addr"))
     ]
-    settings = ("forwarding", "rp_filter", "src_valid_mark", "disable_ipv6")
+    settings = ("forwarding", "rp_filter", "src_valid_mark", "disable_ipv6", "arp_ignore")
     return {
         "links": links,
         "routes": [json.loads(run("ip", "-j", family, "route", "show", "table", "all")) for family in ("-4", "-6")],
         "rules": [json.loads(run("ip", "-j", family, "rule")) for family in ("-4", "-6")],
         "firewall": run("nft", "list", "ruleset"),
+        "redirections": [line for line in run("tc", "qdisc", "show").splitlines() if " ingress " in line],
         "sysctls": {
             str(path): path.read_text().strip()
             for name in settings
@@ -61,10 +68,21 @@ def _connections() -> list[str]:
     return table.read_text().splitlines() if table.exists() else []
 
 
+#: The roles of a path, in mode L3 and in mode L2; without-dhcp is a master, too.
+ROUTED: dict[str, Callable[..., Plan]] = {"master": routed.master, "onsite": routed.onsite}
+BRIDGED: dict[str, Callable[..., Plan]] = {
+    "bridged-master": bridged.master,
+    "without-dhcp": partial(bridged.master, dhcp=False),
+    "bridged-onsite": bridged.onsite,
+}
+BRIDGED_MTU = 1500
+
+
 def plan_for(role: str, extremity: str, address: str, site: Site) -> Plan:
     """The plan of a device of the path."""
-    build = {"master": routed.master, "onsite": routed.onsite}[role]
-    return build(OWNER, TUNNEL, extremity, IPv4Interface(address), MTU, site)
+    if role in BRIDGED:
+        return BRIDGED[role](OWNER, TUNNEL, extremity, BRIDGED_MTU, site)
+    return ROUTED[role](OWNER, TUNNEL, extremity, IPv4Interface(address), MTU, site)
 
 
 async def hold(reactor: Any, directory: str, role: str, extremity: str, address: str) -> None:
@@ -91,7 +109,9 @@ async def hold(reactor: Any, directory: str, role: str, extremity: str, address:
 class _Saboteur:
     """Passes calls on, and kills the process before the change with a certain number."""
 
-    CHANGES = frozenset("set_link add_address add_route add_rule write replace".split())
+    CHANGES = frozenset(
+        "set_link add_address add_route add_rule write replace add_pair redirect set_promiscuous".split()
+    )
 
     def __init__(self, parts: tuple[Any, ...], number: list[int]) -> None:
         self._parts = parts
@@ -108,8 +128,8 @@ class _Saboteur:
         raise AttributeError(name)
 
 
-def _apply_and_die(directory: str, plan: Plan, number: int) -> None:
-    device = PacketDevice(TUNNEL, Mode.L3)
+def _apply_and_die(directory: str, plan: Plan, mode: Mode, number: int) -> None:
+    device = PacketDevice(TUNNEL, mode)
     with linux() as kernel:
         left = [number]
         wrapped: Any = _Saboteur((kernel.routing, kernel.wiring, kernel.sysctls, kernel.firewall), left)
@@ -118,26 +138,40 @@ def _apply_and_die(directory: str, plan: Plan, number: int) -> None:
     device.close()
 
 
-def kill_everywhere(directory: str, role: str, extremity: str, address: str) -> None:
+def kill_everywhere(directory: str, role: str, extremity: str, address: str, *neighbour: str) -> None:
     """
     For each number of changes: a process that makes a device, applies a plan
     and is killed after that many, then a sweep. Prints what was found as JSON.
+
+    @param neighbour: address and port of an echo; whether an old connection to
+        it is alive is found out after each kill and after each sweep.
     """
     before, found = snapshot(), []
-    plan = plan_for(role, extremity, address, Site())
+    with linux() as kernel:
+        plan = plan_for(role, extremity, address, surroundings.site(kernel))
+    mode = Mode.L2 if role in BRIDGED else Mode.L3
+    connection = socket.create_connection((neighbour[0], int(neighbour[1])), 5.0) if neighbour else None
+
+    def alive() -> bool:
+        if connection is None:
+            return True
+        connection.sendall(b"!")
+        return connection.recv(1) == b"!"
+
     for number in range(len(plan.steps)):
         child = os.fork()
         if child == 0:
-            _apply_and_die(directory, plan, number)
+            _apply_and_die(directory, plan, mode, number)
         _, status = os.waitpid(child, 0)
-        touched = snapshot() != before
+        touched, lived = snapshot() != before, alive()
         journal = Journal(Path(directory))
         with linux() as kernel:
             lines = transaction.undo(kernel, journal, OWNER)
             again = transaction.undo(kernel, journal, OWNER)
         journal.close()
-        clean = snapshot() == before
-        found.append({"signal": status, "touched": touched, "lines": lines, "again": again, "clean": clean})
+        clean, lives = snapshot() == before, alive()
+        entry = {"signal": status, "touched": touched, "lines": lines, "again": again, "clean": clean}
+        found.append({**entry, "alive": (lived, lives)})
     sys.stdout.write(json.dumps(found) + "\n")
 
 

@@ -12,50 +12,18 @@ import os
 import select
 import signal
 import socket
-import subprocess
-import sys
 import threading
-from pathlib import Path
-from typing import Any
 
 from rdvtwisted.adapters.network.tuntap import PacketDevice
 from rdvtwisted.errors import NetworkError
 from rdvtwisted.values import Mode, Offloads
-from tests.lab.hosts import PATIENCE, PREFIX, ROOT, NamespaceTestCase, entered, inside, run
+from tests.lab.hosts import PATIENCE, PREFIX, NamespaceTestCase, entered, run
 from tests.lab.rehearsal import MTU, TUNNEL
 
 PC, LAN_HOST, ONSITE, ELSEWHERE, INTERNET = "192.168.38.226", "192.168.7.77", "192.168.7.50", "10.9.9.2", "203.0.113.1"
 
 #: How long a packet that must not arrive is waited for, in seconds; one that may takes a millisecond.
 IN_VAIN = 0.7
-
-
-class Held:
-    """A device with its plan applied, until it is let go."""
-
-    def __init__(self, host: str, directory: Path, extremity: str, address: str) -> None:
-        program = [sys.executable, "-m", "tests.lab.rehearsal", "hold", str(directory), host, extremity, address]
-        self._process = subprocess.Popen(
-            inside(host, *program), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def line(self) -> dict[str, Any]:
-        """What it says next."""
-        assert self._process.stdout is not None
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return answer
-
-    def let_go(self) -> dict[str, Any]:
-        """Have it undo its plan; what it says then."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return self.line()
-
-    def end(self) -> None:
-        """Have it end, whatever it does."""
-        self._process.kill()
-        self._process.communicate()
 
 
 class KilledTests(NamespaceTestCase):
@@ -168,16 +136,6 @@ class PathTests(NamespaceTestCase):
             said = device.line()
             self.assertEqual((said["as before"], said["site"]), (False, site))
 
-    def held(self, host: str, extremity: str, address: str) -> Held:
-        """A device with its plan applied."""
-        device = Held(host, self.directory / host, extremity, address)
-        self.addCleanup(device.end)
-        return device
-
-    def tear_firewall(self, host: str) -> None:
-        """Take a device's firewall away, to see that it was this that stopped a packet."""
-        run(*inside(host, "nft", "flush", "ruleset"))
-
     def carried(self) -> int:
         """How many packets have gone into the tunnel, at both ends."""
         return sum(
@@ -201,11 +159,6 @@ class PathTests(NamespaceTestCase):
         opening.setblocking(False)
         opening.connect_ex((address, listening.getsockname()[1]))
         return bool(select.select([], [opening], [], wait)[1])
-
-    def pings(self, host: str, address: str, wait: float = PATIENCE) -> bool:
-        """Whether one ping is answered."""
-        ping = inside(host, "ping", "-c1", f"-W{wait}", address)
-        return subprocess.run(ping, capture_output=True, check=False).returncode == 0
 
     def test_pc_reaches_the_lan(self) -> None:
         """TCP, UDP and ICMP get from the PC to a machine of the LAN and back; it sees the onsite's address."""
