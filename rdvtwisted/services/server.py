@@ -191,6 +191,7 @@ def _registry(
         carriers={
             backend.name: Carrier(backend.name, backend.modes, backend.mtu, backend.relay)
             for backend in discover().backends
+            if door_port or not backend.relay  # what is relayed comes by the TLS door
         },
         events=EventLog(),
         random=secrets.token_bytes,

@@ -174,10 +174,14 @@ class MakingTests(ServerCase):
             sockets.bind("127.0.0.1", server.bound["ssh"].port, "ssh")
 
     def test_no_tls(self) -> None:
-        """The TLS door is a setting."""
+        """The TLS door is a setting; without it there are no tunnels that would come by it."""
+        server = self.make()
+        self.assertIn("tls", server.registry.carriers)
+        self.discard(server)
         server = self.make(tls__enabled="false")
         self.addCleanup(self.discard, server)
         self.assertEqual(list(server.bound), ["ssh"])
+        self.assertNotIn("tls", server.registry.carriers)
 
     def test_log_level(self) -> None:
         """The level of the log is a setting."""
