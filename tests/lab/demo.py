@@ -95,6 +95,7 @@ class Demo:
         yield f"fetch http://{web}/ from the PC", self._fetch
         yield f"send UDP to {web} from the PC", self._send_udp
         yield "check whom the customer's LAN sees", self._check_source
+        yield "ping the onsite device from the PC", self._ping_onsite
         yield "end the session, as Ctrl-C on the master does", self._end
         yield "check that nothing is left of it on server, onsite and master", self._check_nothing_left
         yield "check that the onsite device waits for the next session", self._check_waiting
@@ -177,6 +178,9 @@ class Demo:
         expected = self.lab.addresses["onsite"] if self._mode == "L3" else GUEST.partition("/")[0]
         require(seen == expected, f"it sees {seen or 'nobody'}, not {expected}")
         require(not self.lab.pings("master", self.lab.addresses["web"]), "the master's own traffic goes there, too")
+
+    def _ping_onsite(self) -> None:
+        require(self.lab.pings("pc", self.lab.addresses["onsite"]), "it does not answer")
 
     def _end(self) -> None:
         status = self._deployed.end_session()

@@ -30,7 +30,7 @@ from rdvtwisted.adapters.network.kernel import Kernel
 from rdvtwisted.adapters.network.linux import LinuxNetwork, linux
 from rdvtwisted.adapters.network.tuntap import PacketDevice
 from rdvtwisted.errors import RDVError
-from rdvtwisted.plan import Plan, Site, mark_number
+from rdvtwisted.plan import Connections, Plan, Site, mark_number
 from rdvtwisted.values import Mode
 from tests.lab.hosts import run
 
@@ -158,7 +158,7 @@ def kill_everywhere(directory: str, role: str, extremity: str, address: str, *ne
         connection.sendall(b"!")
         return connection.recv(1) == b"!"
 
-    for number in range(len(plan.steps)):
+    for number in range(1 + sum(not isinstance(step, Connections) for step in plan.steps)):
         child = os.fork()
         if child == 0:
             _apply_and_die(directory, plan, mode, number)

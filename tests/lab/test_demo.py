@@ -51,6 +51,10 @@ class DemoTests(SynchronousTestCase):
         """A routed session through the SSH door carries ping, HTTP and UDP, and leaves nothing behind."""
         self.assert_worked(self.demo(), mode="L3", backend="tls", join="relay", door="ssh")
 
+    def test_bridged(self) -> None:
+        """A bridged session puts the PC on the customer's LAN with an address of its own, and leaves nothing behind."""
+        self.assert_worked(self.demo("--mode", "L2"), mode="L2", backend="tls", join="relay", door="ssh")
+
     def test_through_tls(self) -> None:
         """The same with both devices connected by TLS."""
         self.assert_worked(self.demo("--door", "tls"), mode="L3", backend="tls", join="relay", door="tls")
