@@ -97,6 +97,11 @@ class Link:
         self._next()
         return asking.answer
 
+    @property
+    def error(self) -> RDVError | None:
+        """Why nothing can be asked any more; C{None} as long as something can."""
+        return self._error
+
     async def role(self) -> Role:
         """The role that the server has this device down for."""
         role: Role = await self.ask(GetRole())

@@ -169,7 +169,7 @@ class MasterService(Service):
         finally:
             if flowing.running:
                 flowing.stop()
-        self._conclude(onsite, ending, leg, reactor.seconds() - up_at)
+        self._conclude(onsite, ending, link.error, leg, reactor.seconds() - up_at)
 
     async def _profile(self) -> tuple[Profile, str]:
         site = await self.equipment.network.site()
@@ -211,7 +211,7 @@ class MasterService(Service):
             say("The PC is on that LAN now: let it ask there for an address anew, or give it one")
         say("Ctrl-C ends the session")
 
-    def _conclude(self, onsite: str, ending: Ending, leg: Leg | None, seconds: float) -> None:
+    def _conclude(self, onsite: str, ending: Ending, lost: RDVError | None, leg: Leg | None, seconds: float) -> None:
         """Tell how it ended; an end that nobody wanted is the command's failure."""
         report = None if leg is None else leg.tunnel.report()
         self.console.record("ended", reason=ending.reason.value, **({} if report is None else carried(report)))
@@ -223,6 +223,9 @@ class MasterService(Service):
             return
         if ending.error is not None:
             raise ending.error
+        if lost is not None:
+            # The server has dropped us; why, it says when it closes the connection.
+            raise lost
         if leg is None:
             raise TunnelFailed(f"the session to {onsite} could not be built: {ending.reason}")
         if ending.reason in _TUNNELS:

@@ -528,6 +528,16 @@ class EndTests(MasterCase):
         self.pump()
         self.assert_finished(3, "the connection to rdv.example.org was lost: cut")
 
+    def test_dropped(self) -> None:
+        """A server that drops this master ends the session first; the operator reads why it was dropped."""
+        self.start()
+        self.bring_up()
+        del self.here.answers[EndSession]
+        self.end_session(EndReason.MASTER_LEFT)
+        self.here.lose(ConnectionLost("the connection was lost: this device is not entitled any more"))
+        self.pump()
+        self.assert_finished(3, "the connection was lost: this device is not entitled any more")
+
     def test_tunnel_breaks(self) -> None:
         """The tunnel's loss, of which the server knows nothing: status 4, and its cause."""
         self.start()
