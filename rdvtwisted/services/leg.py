@@ -132,7 +132,9 @@ class Leg:
             verdict = await following(watch).addTimeout(VERDICT_SECONDS, self.clock)
         except defer.TimeoutError:
             return ending
-        return ending if verdict.reason is EndReason.TUNNEL_LOST else verdict
+        if verdict.reason is EndReason.TUNNEL_LOST and verdict.error is None:
+            return ending
+        return verdict
 
 
 def reason_of(error: RDVError) -> EndReason:

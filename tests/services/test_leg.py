@@ -193,6 +193,13 @@ class LegTests(SynchronousTestCase):
         self.clock.advance(VERDICT_SECONDS)
         self.assert_ended(EndReason.TUNNEL_LOST, TunnelFailed)
 
+    def test_server_lost_with_the_tunnel(self) -> None:
+        """Where the connection to the server is lost with the tunnel, that is what the operator reads."""
+        self.bring_up()
+        self.tunnel.closed.errback(TunnelFailed("it broke"))
+        self.link.questions[-1][1].errback(ConnectionLost("the server went away"))
+        self.assert_ended(EndReason.TUNNEL_LOST, ConnectionLost)
+
     def test_tunnel_cannot_be_built(self) -> None:
         """A tunnel that fails while it is built tells why, to the server too."""
         self.tunnel.attached.callback("rdv0")
