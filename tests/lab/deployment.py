@@ -92,17 +92,25 @@ class Deployment:
 
     # Running
 
+    def twistd(self, host: str, *arguments: str) -> LabProcess:
+        """Start a plugin in the foreground; its log is its output."""
+        return self.lab.start(host, [str(_PROGRAMS / "twistd"), "--nodaemon", "--pidfile=", *arguments])
+
+    def begin_server(self) -> LabProcess:
+        """Start the server; does not wait for it."""
+        self.server = self.twistd("server", "rdv-server", "--state-dir", str(self.state("server")))
+        return self.server
+
     def start_server(self) -> LabProcess:
         """Start the server; returns when both doors are open."""
-        state = str(self.state("server"))
-        self.server = self._twistd("server", "rdv-server", "--state-dir", state)
-        self.server.wait_listening(*DOORS.values(), timeout=START_SECONDS)
-        return self.server
+        server = self.begin_server()
+        server.wait_listening(*DOORS.values(), timeout=START_SECONDS)
+        return server
 
     def begin_onsite(self, site: int = 1) -> LabProcess:
         """Start the onsite device of a site; does not wait for it."""
         options = [*self._device(onsite_id(site)), "--interface", "eth0"]
-        process = self._twistd(f"onsite{site_suffix(site)}", "onsite-dev", *options)
+        process = self.twistd(f"onsite{site_suffix(site)}", "onsite-dev", *options)
         self.onsites[site] = process
         return process
 
@@ -120,7 +128,7 @@ class Deployment:
         choice = ["--backend", backend] if backend is not None else []
         where = ["--onsite", onsite_id(site), "--tunnel-mode", mode, "--extremity", EXTREMITY]
         self._report(MASTER).unlink(missing_ok=True)
-        self.master = self._twistd("master", "master-dev", *self._device(MASTER), *where, *choice, *options)
+        self.master = self.twistd("master", "master-dev", *self._device(MASTER), *where, *choice, *options)
         return self.master
 
     def start_command(self, *options: str) -> LabProcess:
@@ -197,10 +205,6 @@ class Deployment:
         door = ["--with-tls"] if self.door == "tls" else []
         files = ["--state-dir", str(self.state(id)), "--report", str(self._report(id))]
         return ["--username", id, "--rdv-server", server, *door, *files]
-
-    def _twistd(self, host: str, *arguments: str) -> LabProcess:
-        """Start a plugin in the foreground; its log is its output."""
-        return self.lab.start(host, [str(_PROGRAMS / "twistd"), "--nodaemon", "--pidfile=", *arguments])
 
     def _program(self, host: str, name: str, *arguments: str) -> str:
         """Run one of the project's programs to its end, and return what it prints."""

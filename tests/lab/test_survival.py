@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from attrs import frozen
@@ -29,6 +30,9 @@ SILENCE_SECONDS = 15.0
 
 BUILDING = (0.0, 0.01, 0.02, 0.04, 0.07, 0.1)
 """Seconds after a session has been opened, in which both devices build their tunnels."""
+
+FIRST_FILES = 10
+"""About how many files a server makes in its state directory at its first start."""
 
 NOTICED = SILENCE_SECONDS + END_SECONDS
 """How long after the last packet nothing of the session may be left any more."""
@@ -199,6 +203,36 @@ class KilledTests(SurvivalTestCase):
         self.scene.require_clean()
         self.require_session()
 
+    def test_server_at_its_start(self) -> None:
+        """A server killed before its doors are open, or just after, leaves nothing that keeps it from coming back."""
+        for words in ("", "starting up", "RDV server"):
+            self.server.stop()
+            process = self.deployment.begin_server()
+            process.wait_output(words, START_SECONDS)
+            self.kill(process)
+        self.deployment.start_server()
+        self.require_free("its start")
+        self.require_session()
+
+    def test_server_at_its_first_start(self) -> None:
+        """A server killed while it makes its keys, certificates and inventory makes the rest at its next start."""
+        state = self.lab.directory / "new-server"
+        state.mkdir(mode=0o700)
+        doors = {"--ssh-port": 2222, "--tls-port": 4443}
+        command = ["rdv-server", "--state-dir", str(state)]
+        command += [word for option, port in doors.items() for word in (option, str(port))]
+
+        def has_files(number: int) -> bool:
+            return len(list(state.iterdir())) >= number
+
+        for files in range(1, FIRST_FILES):
+            process = self.deployment.twistd("server", *command)
+            self.eventually(partial(has_files, files), START_SECONDS, f"{files} files in {state}")
+            self.kill(process)
+        process = self.deployment.twistd("server", *command)
+        self.addCleanup(process.stop)
+        process.wait_listening(*doors.values(), timeout=START_SECONDS)
+
     def test_server_while_building(self) -> None:
         """
         However far a session has come when the server is killed: the devices leave nothing, and when the server
@@ -361,20 +395,33 @@ class EnduranceTests(SurvivalTestCase):
         Ten sessions in a row (or C{RDV_LAB_SESSIONS}) all work, and server and onsite have no more descriptors
         and threads after them, and hardly more memory.
         """
-        took = []
-        sizes: list[tuple[Size, Size]] = []
-        for number in range(WARMING + SESSIONS):
-            if number == WARMING:
-                sizes.append((Size.of(self.server), Size.of(self.onsite)))
-            with self.session() as record:
-                self.assertTrue(self.reaches(), f"session {number}")
-            took.append(float(str(record["session_s"])))
-            self.eventually(lambda: set(self.scene.online()) == {ONSITE}, END_SECONDS, "the master to be gone")
-        sizes.append((Size.of(self.server), Size.of(self.onsite)))
-        took.sort()
-        figures = f"{len(took)} sessions up in {took[len(took) // 2]} s (median), {took[-1]} s (longest); {sizes}"
+        for _ in range(WARMING):
+            self.one_session()
+        processes = (self.server, self.onsite)
+        before = [Size.of(process) for process in processes]
+        took = sorted(self.one_session() for _ in range(SESSIONS))
+
+        def after() -> list[Size]:
+            return [Size.of(process) for process in processes]
+
+        def as_before() -> bool:
+            # Not at once: our last question at the control socket has a descriptor until the server looks at it again.
+            return all(
+                size.descriptors <= former.descriptors and size.threads <= former.threads
+                for size, former in zip(after(), before, strict=True)
+            )
+
+        figures = f"{SESSIONS} sessions up in {took[len(took) // 2]} s (median), {took[-1]} s (longest); {before}"
+        self.eventually(as_before, END_SECONDS, f"{figures}, and so many descriptors and threads again")
+        figures = f"{figures}, then {after()}"
         if "RDV_LAB_SESSIONS" in os.environ:
             sys.stdout.write(f"{figures}\n")
-        for before, after in zip(*sizes, strict=True):
-            self.assertEqual((after.descriptors, after.threads), (before.descriptors, before.threads), figures)
-            self.assertLess(after.memory - before.memory, GROWTH_BYTES, figures)
+        for size, former in zip(after(), before, strict=True):
+            self.assertLess(size.memory - former.memory, GROWTH_BYTES, figures)
+
+    def one_session(self) -> float:
+        """A session that is used and ended; how many seconds it took from the selection until it was up."""
+        with self.session() as record:
+            self.assertTrue(self.reaches())
+        self.eventually(lambda: set(self.scene.online()) == {ONSITE}, END_SECONDS, "the master to be gone")
+        return float(str(record["session_s"]))
