@@ -147,6 +147,42 @@ class IJoin(Interface):
         """End it and close both streams. Idempotent."""
 
 
+class IGlue(Interface):
+    """
+    Joins two tunnels that end at the server: makes the network namespace of a
+    session, with one packet device for each tunnel. Nothing outlives its process.
+    """
+
+    ended = Attribute(
+        "A Deferred that fires with L{None} once it can open no more, whoever ended it. Sessions that are open"
+        " then work on until their packet devices are closed."
+    )
+
+    def open(spec):
+        """
+        Make the namespace of a session. Its interfaces are up when the Deferred
+        fires, so that the first packet written is taken.
+
+        The devices are the caller's, to be closed by it. Without C{spec.headers}
+        packets come and go bare, and C{supported()} is nothing. Cancelled: as if it had not been asked.
+
+        @type spec: L{rdvtwisted.glue.GlueSpec}
+        @return: a Deferred of two L{IPacketDevice}: the onsite's, the master's; fails with
+            L{rdvtwisted.errors.NetworkError} (the session is open already, too many are, or the kernel
+            refuses), L{rdvtwisted.errors.MissingPrivilege} or L{rdvtwisted.errors.MissingProgram}.
+        """
+
+    def close(session):
+        """
+        Remove the namespace of a session with all that is in it: its packet
+        devices are gone, and are still to be closed. That is quick then; to
+        close one that is there has the caller wait for the kernel. None is no error.
+
+        @param session: its id.
+        @return: a Deferred that fires with L{None} when it is gone.
+        """
+
+
 class IInventory(Interface):
     """The devices, their roles and keys. Synchronous: reads come from memory."""
 

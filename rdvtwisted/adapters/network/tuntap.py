@@ -125,38 +125,70 @@ def _bits(offloads: Offloads) -> int:
 @implementer(IPacketDevice)
 class PacketDevice:
     """
-    One open device, not persistent; the header in front of its packets is
-    little-endian on every machine.
+    One open device, not persistent; the header in front of its packets, if
+    they have one, is little-endian on every machine.
 
     @ivar refused: how many packets the kernel did not take.
     """
 
-    def __init__(self, name: str, mode: Mode, system: System | None = None) -> None:
+    def __init__(self, name: str, mode: Mode, system: System | None = None, *, headers: bool = True) -> None:
         """
         Open it. Blocks, for at most the kernel's lock on interfaces.
 
+        @param headers: each packet has its header in front; without, nothing can be offloaded.
         @raise MissingProgram: the kernel has no TUN.
         @raise MissingPrivilege: this process may not.
         @raise NetworkError: the name is taken, or refused.
         """
-        self.name = interface(name)
-        self.refused = 0
-        self._system: System = LinuxSystem() if system is None else system
+        system = LinuxSystem() if system is None else system
+        interface(name)
         try:
-            self._fd = self._system.open(NODE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = system.open(NODE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             raise _unopened(name, error) from None
+        self._take(fd, name, system)
         try:
-            kind = IFF_TUN if mode is Mode.L3 else IFF_TAP
-            flags = kind | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL
-            self._system.ioctl(self._fd, TUNSETIFF, _IFREQ.pack(name.encode("ascii"), flags))
-            self._system.ioctl(self._fd, TUNSETVNETHDRSZ, _INT.pack(HEADER_SIZE))
-            self._system.ioctl(self._fd, TUNSETVNETLE, _INT.pack(1))
-            self._supported = self._try(_CANDIDATES)
-            self.set_offloads(Offloads())
+            flags = (IFF_TUN if mode is Mode.L3 else IFF_TAP) | IFF_NO_PI | IFF_TUN_EXCL
+            if headers:
+                flags |= IFF_VNET_HDR
+            system.ioctl(fd, TUNSETIFF, _IFREQ.pack(name.encode("ascii"), flags))
+            if headers:
+                system.ioctl(fd, TUNSETVNETHDRSZ, _INT.pack(HEADER_SIZE))
+                system.ioctl(fd, TUNSETVNETLE, _INT.pack(1))
+                self._offer()
         except OSError as error:
             self.close()
             raise _unopened(name, error) from None
+
+    @classmethod
+    def adopt(cls, fd: int, name: str, *, headers: bool, system: System | None = None) -> PacketDevice:
+        """
+        One that another process has opened like this, and passed on. Needs no privilege.
+
+        @param fd: its descriptor, which is the device's from now on.
+        @param headers: as it was opened.
+        @raise NetworkError: it is gone already.
+        """
+        device = cls.__new__(cls)
+        device._take(fd, name, LinuxSystem() if system is None else system)
+        try:
+            if headers:
+                device._offer()
+        except OSError as error:
+            device.close()
+            raise _unopened(name, error) from None
+        return device
+
+    def _take(self, fd: int, name: str, system: System) -> None:
+        self.name = name
+        self.refused = 0
+        self._system: System = system
+        self._fd = fd
+        self._supported = Offloads()
+
+    def _offer(self) -> None:
+        self._supported = self._try(_CANDIDATES)
+        self.set_offloads(Offloads())
 
     def _try(self, candidates: Iterable[Offloads]) -> Offloads:
         for offloads in candidates:

@@ -104,6 +104,35 @@ class PacketDeviceTests(SynchronousTestCase):
                 ],
             )
 
+    def test_bare(self) -> None:
+        """A device without headers is opened without; it has no offloads, and nothing is said of them."""
+        system = MemorySystem()
+        device = PacketDevice("rdv-t", Mode.L2, system, headers=False)
+        self.assertEqual([request for request, _ in system.ioctls], [tuntap.TUNSETIFF])
+        self.assertEqual(system.ioctls[0][1], b"rdv-t".ljust(16, b"\0") + struct.pack("H", 0x9002) + bytes(22))
+        self.assertEqual(device.supported(), Offloads())
+
+    def test_adopt(self) -> None:
+        """One that another process has opened needs no more than to be asked what it can do."""
+        for headers, known in ((True, 0x67), (False, 0)):
+            system = MemorySystem()
+            system.opened.append(9)
+            device = PacketDevice.adopt(9, "rdv-t", headers=headers, system=system)
+            self.assertTrue(verifyObject(IPacketDevice, device))
+            self.assertEqual((device.name, device.fileno()), ("rdv-t", 9))
+            self.assertEqual(system.ioctls, [(tuntap.TUNSETOFFLOAD, known), (tuntap.TUNSETOFFLOAD, 0)][: 2 * headers])
+            self.assertEqual(device.supported().uso, headers)
+            device.close()
+            self.assertEqual(system.opened, [])
+
+    def test_adopt_gone(self) -> None:
+        """One that is gone already is refused, and its descriptor is closed."""
+        system = MemorySystem()
+        system.opened.append(9)
+        system.refusals[tuntap.TUNSETOFFLOAD] = errno.EBADFD
+        self.assertRaises(NetworkError, PacketDevice.adopt, 9, "rdv-t", headers=True, system=system)
+        self.assertEqual(system.opened, [])
+
     def test_offloads_of_new_and_old_kernels(self) -> None:
         """What the kernel knows is found out by trying, and nothing of it is switched on at first."""
         for known, expected in (
