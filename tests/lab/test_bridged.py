@@ -9,55 +9,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import shutil
 import signal
 import socket
 import subprocess
 import threading
-import time
 from pathlib import Path
 
-from rdvtwisted.bridged import FLOOD_BURST, FLOOD_RATE
-from tests.lab.hosts import PATIENCE, PREFIX, Held, NamespaceTestCase, entered, inside, run
+from tests.lab.frames import BROADCAST, EXPERIMENT, IN_VAIN, Echo, FramesCase, hardware
+from tests.lab.hosts import PATIENCE, PREFIX, Held, NamespaceTestCase, inside, run
 from tests.lab.rehearsal import TUNNEL
 
 PC, LAN_HOST, ONSITE, MASTER = "192.168.7.99", "192.168.7.77", "192.168.7.50", "192.168.38.225"
-
-#: How long a frame that must not arrive is waited for, in seconds; one that may takes a millisecond.
-IN_VAIN = 0.5
-#: linux/if_ether.h.
-ETH_P_ALL, ETH_P_8021Q = 0x0003, 0x8100
-#: linux/if_packet.h: for each frame, among others, the VLAN tag that the kernel has taken off.
-SOL_PACKET, PACKET_AUXDATA = 263, 8
-#: asm-generic/socket.h.
-SO_RCVBUFFORCE = 33
-#: A protocol number for experiments (IEEE 802).
-EXPERIMENT = bytes.fromhex("88b5")
-
-
-def hardware(text: str) -> bytes:
-    """A hardware address as it stands in a frame."""
-    return bytes.fromhex(text.replace(":", ""))
-
-
-BROADCAST = hardware("ff:ff:ff:ff:ff:ff")
-
-
-class Echo(threading.Thread):
-    """Sends back whatever comes, over one connection."""
-
-    def __init__(self, listening: socket.socket) -> None:
-        super().__init__(daemon=True)
-        self._listening = listening
-
-    def run(self) -> None:
-        """Until the other end closes."""
-        with contextlib.suppress(OSError):
-            connection, _ = self._listening.accept()
-            with connection:
-                while data := connection.recv(65_536):
-                    connection.sendall(data)
 
 
 class KilledTests(NamespaceTestCase):
@@ -102,7 +65,7 @@ class KilledTests(NamespaceTestCase):
         self.assertGreaterEqual(self.rounds("bridged-master", "eth1"), 3)
 
 
-class BridgedCase(NamespaceTestCase):
+class BridgedCase(FramesCase):
     """From the engineer's PC to the customer's LAN, which is one LAN."""
 
     def setUp(self) -> None:
@@ -130,35 +93,6 @@ class BridgedCase(NamespaceTestCase):
         held = self.held(host, extremity, "", role)
         self.assertFalse(held.line()["as before"])
         return held
-
-    def packets(self, host: str, interface: str) -> socket.socket:
-        """A socket for whole frames at an interface."""
-        with entered(host):
-            made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
-            made.bind((interface, 0))
-        self.addCleanup(made.close)
-        made.settimeout(PATIENCE)
-        made.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
-        return made
-
-    def hardware(self, host: str, interface: str) -> bytes:
-        """The hardware address of an interface."""
-        (link,) = json.loads(run("ip", "-n", f"{PREFIX}-{host}", "-j", "link", "show", interface))
-        return hardware(link["address"])
-
-    def hears(self, ear: socket.socket, mark: bytes, wait: float = PATIENCE) -> bytes | None:
-        """The next frame with a mark in it that comes in (and does not go out), with its VLAN tag put back."""
-        deadline = time.monotonic() + wait
-        while select.select([ear], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            frame, ancillary, _, (_, _, kind, *_) = ear.recvmsg(65_536, 256)
-            if kind == socket.PACKET_OUTGOING or mark not in frame:
-                continue
-            for level, what, data in ancillary:
-                if (level, what) == (SOL_PACKET, PACKET_AUXDATA) and data[0] & 0x10:  # TP_STATUS_VLAN_VALID
-                    tag = int.from_bytes(data[16:18], "little").to_bytes(2, "big")
-                    frame = frame[:12] + ETH_P_8021Q.to_bytes(2, "big") + tag + frame[12:]
-            return frame
-        return None
 
 
 class LanTests(BridgedCase):
@@ -251,37 +185,6 @@ class LanTests(BridgedCase):
             self.assertIsNotNone(self.hears(ear, load))
         for ear in (lan, onsite, pc):
             self.assertIsNone(self.hears(ear, load, IN_VAIN))
-
-    def test_not_for_the_next_switch(self) -> None:
-        """Spanning tree, 802.1X, LLDP and Cisco's kinds of them stay where they are, in both directions."""
-        self.build()
-        pc, lan = self.packets("pc", "eth0"), self.packets("lan", "eth0")
-        kept = ("01:80:c2:00:00:00", "01:80:c2:00:00:03", "01:80:c2:00:00:0e", "01:00:0c:cc:cc:cc", "01:00:0c:cc:cc:cd")
-        for near, far, host in ((pc, lan, "pc"), (lan, pc, "lan")):
-            load, other = EXPERIMENT + os.urandom(16), EXPERIMENT + os.urandom(16)
-            for to in kept:
-                near.send(hardware(to) + self.hardware(host, "eth0") + load.ljust(60))
-            near.send(hardware("01:80:c2:00:00:10") + self.hardware(host, "eth0") + other.ljust(60))
-            self.assertIsNotNone(self.hears(far, other))  # and all that was sent before it has come, or never will
-            self.assertIsNone(self.hears(far, load, 0.0))
-
-    def test_flood(self) -> None:
-        """Of a storm of broadcasts only so many a second pass, in both directions."""
-        self.build()
-        for near, far in (("pc", "lan"), ("lan", "pc")):
-            load = EXPERIMENT + os.urandom(16)
-            ear, mouth = self.packets(far, "eth0"), self.packets(near, "eth0")
-            ear.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
-            frame = BROADCAST + self.hardware(near, "eth0") + load.ljust(60)
-            began, number = time.monotonic(), 20_000
-            for _ in range(number):
-                mouth.send(frame)
-            passed = 0
-            while self.hears(ear, load, IN_VAIN):
-                passed += 1
-            allowed = FLOOD_BURST + FLOOD_RATE * (time.monotonic() - began)
-            self.assertGreaterEqual(passed, FLOOD_BURST / 2)
-            self.assertLess(passed, min(allowed * 1.1, number / 2))
 
 
 class DHCPTests(BridgedCase):
