@@ -18,9 +18,7 @@ from rdvtwisted.interfaces import ITunnelBackend
 #: Backends that come with rdvtwisted, in order of preference.
 OWN = ("tls",)
 
-_MISSING = (
-    "{name} is missing: is rdvtwisted installed completely? An old twisted/plugins/dropin.cache may hide it: remove that"
-)
+_MISSING = "{name} is missing: install rdvtwisted again, or remove an old twisted/plugins/dropin.cache that hides it"
 _NAME = re.compile(r"[a-z0-9-]{1,32}")
 
 
