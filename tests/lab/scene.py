@@ -73,9 +73,13 @@ class Scene:
         return found
 
     def free(self, site: int = 1) -> bool:
-        """Whether the onsite device of a site is here, without a session."""
+        """
+        Whether the onsite device of a site is here, without a session, and knows it: a connection that has
+        broken without a word may still be listed.
+        """
         device = self.online().get(onsite_id(site))
-        return device is not None and device["session"] is None
+        records = self.deployment.records(onsite_id(site))
+        return device is not None and device["session"] is None and records[-1]["event"] == "online"
 
     # What is left
 

@@ -37,14 +37,14 @@ FIRST_FILES = 10
 NOTICED = SILENCE_SECONDS + END_SECONDS
 """How long after the last packet nothing of the session may be left any more."""
 
-GROWTH_BYTES = 4_000_000
-"""How much more memory a process may have after many sessions than after the first ones."""
-
 LOST = "tunnel-lost"
 """The reason that the server gives when a device's tunnel has broken before its connection: either may come first."""
 
 SESSIONS = int(os.environ.get("RDV_LAB_SESSIONS", "10"))
 """How many sessions are had in a row."""
+
+GROWTH_BYTES = 3_000_000 + 25_000 * SESSIONS
+"""How much more memory a process may have after them: the allocator's slack, and less than one packet a session."""
 
 WARMING = 3
 """Sessions after which a process has imported and cached what it ever will."""
