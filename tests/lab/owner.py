@@ -96,10 +96,14 @@ def without_privileges(*arguments: str) -> None:
     perform(*arguments)
 
 
-def opened() -> None:
-    """Open and close a session; say who did it, as what."""
+def opened(user: str = "") -> None:
+    """
+    Open and close a session of each mode; say who did it, as what.
+
+    @param user: who is to do it.
+    """
     reactor = SelectReactor()
-    gluer = start()
+    gluer = start(identity=privileges.account(user) if user else None)
     glue = Glue(gluer, reactor)
 
     async def work() -> None:
@@ -114,6 +118,7 @@ def opened() -> None:
             ambient=sorted(held.ambient),
             no_new_privileges=held.no_new_privileges,
             user=os.stat(f"/proc/{pid}/ns/user").st_ino != os.stat("/proc/self/ns/user").st_ino,
+            uids=Path(f"/proc/{pid}/status").read_text().partition("Uid:")[2].split()[:4],
             network=os.stat(f"/proc/{pid}/ns/net").st_ino != os.stat("/proc/self/ns/net").st_ino,
         )
         await glue.stop()
@@ -169,7 +174,7 @@ def dropped(*identity: str) -> None:
         return found
 
     before = possible()
-    privileges.drop(*map(int, identity))
+    privileges.drop((int(identity[0]), int(identity[1])) if identity else None)
     after = possible()
     for name in ("unshare", "setuid"):
         try:

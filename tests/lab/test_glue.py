@@ -425,6 +425,10 @@ class KilledTests(SynchronousTestCase):
         self.assertTrue(running(found["heir"]))
 
 
+#: A program's words for: open sessions where nobody can make a user namespace.
+_ELSEWHERE = ("without-user-namespaces", "opened")
+
+
 class PrivilegeTests(SynchronousTestCase):
     """Who holds what."""
 
@@ -441,7 +445,7 @@ class PrivilegeTests(SynchronousTestCase):
         return [json.loads(line) for line in ended.stdout.splitlines()]
 
     def test_dropped(self) -> None:
-        """A server that has given up its privileges, even as root, makes no TUN, binds no port 80, enters no namespace."""
+        """A server without its privileges, even if it is root, makes no TUN, binds no port 80, enters no namespace."""
         for identity in ((), ("65534", "65534")):
             (found,) = self.said("dropped", *identity)
             self.assertEqual((found["before"], found["after"]), (["tun", "bind", "setns"], []))
@@ -460,11 +464,16 @@ class PrivilegeTests(SynchronousTestCase):
         The process holds CAP_NET_ADMIN and CAP_SYS_ADMIN in a user namespace of its own, where one can be
         made even for a server without privileges; elsewhere the machine's; and is never in its network.
         """
-        for words, own in (((), True), (("without-privileges",), True), (("without-user-namespaces",), False)):
-            found, last = self.said(*words, "opened")
+        for words, own in ((("opened",), True), (("without-privileges", "opened"), True), (_ELSEWHERE, False)):
+            found, last = self.said(*words)
             self.assertEqual((found["permitted"], found["bounding"], found["ambient"]), ([12, 21], [12, 21], [12]))
             self.assertEqual((found["no_new_privileges"], found["user"], found["network"]), (True, own, True))
             self.assertEqual(last, {"status": 0})
+
+    def test_other_user(self) -> None:
+        """The process can be another user's than the server."""
+        found, last = self.said("opened", "nobody")
+        self.assertEqual((found["uids"], found["permitted"], last["status"]), (["65534"] * 4, [12, 21], 0))
 
     def test_refused(self) -> None:
         """Where neither is possible, the operator reads in one line what is lacking."""

@@ -63,7 +63,7 @@ class GluerProcess:
     connection: socket.socket
 
 
-def start(limit: int = DEFAULT_LIMIT, user: int | None = None, group: int | None = None) -> GluerProcess:
+def start(limit: int = DEFAULT_LIMIT, identity: tuple[int, int] | None = None) -> GluerProcess:
     """
     Start the process, and wait until it has shown that it can do what it is for.
 
@@ -73,7 +73,7 @@ def start(limit: int = DEFAULT_LIMIT, user: int | None = None, group: int | None
     namespace.
 
     @param limit: how many sessions there may be at a time.
-    @param user: number of the user that it runs as, with C{group}; L{None}: the same.
+    @param identity: the user and the group that it runs as, see L{privileges.account}; L{None}: the same.
     @raise rdvtwisted.errors.MissingPrivilege: it may not make namespaces.
     @raise rdvtwisted.errors.MissingProgram: the kernel has no TUN, or there is no C{nft}.
     @raise rdvtwisted.errors.NetworkError: the kernel refuses something else, which is named.
@@ -82,8 +82,8 @@ def start(limit: int = DEFAULT_LIMIT, user: int | None = None, group: int | None
         raise ConfigError("limit", f"use {LIMITS.start} to {LIMITS.stop - 1} sessions")
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     words = [sys.executable, "-E", "-s", "-m", _MODULE, f"--limit={limit}"]
-    if user is not None:
-        words += [f"--user={user}", f"--group={user if group is None else group}"]
+    if identity is not None:
+        words += [f"--user={identity[0]}", f"--group={identity[1]}"]
     with its:
         # "-m" looks in the current directory first: where this package is, be it installed or a checkout.
         process = subprocess.Popen(

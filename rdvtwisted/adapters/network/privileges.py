@@ -174,14 +174,15 @@ def restrict(keep: Set[int] = frozenset(), ambient: Set[int] = frozenset()) -> N
         raise MissingPrivilege(f"cannot give up all capabilities: this process still has {after}")
 
 
-def drop(user: int | None = None, group: int | None = None) -> None:
+def drop(identity: tuple[int, int] | None = None) -> None:
     """
     Give up every capability for good, and run as another user if one is given.
 
+    @param identity: see L{account}.
     @raise MissingPrivilege: the process may not become that user.
     """
-    if user is not None:
-        become(user, os.getgid() if group is None else group)
+    if identity is not None:
+        become(*identity)
     restrict()
 
 
