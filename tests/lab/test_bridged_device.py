@@ -154,11 +154,13 @@ class OnsiteAloneTests(AloneCase):
             self.assertIsNotNone(self.hears(ear, load))
 
     def test_impossible_source(self) -> None:
-        """A frame out of the tunnel that claims to come from a group of machines goes nowhere."""
+        """A frame out of the tunnel that claims to come from a group of machines, or from the onsite, goes nowhere."""
         mouth, frame, load = self.speech("tunnel", "eth0")
-        ear = self.packets("outside", "eth0")
-        mouth.send(frame[:6] + hardware("03:00:00:00:00:01") + frame[12:])
-        self.assertIsNone(self.hears(ear, load, IN_VAIN))
+        ears = [self.packets("outside", "eth0"), self.packets("device", "eth0")]
+        for source in (hardware("03:00:00:00:00:01"), self.hardware("device", "eth0")):
+            mouth.send(frame[:6] + source + frame[12:])
+        for ear in ears:
+            self.assertIsNone(self.hears(ear, load, IN_VAIN))
 
     def test_among_themselves(self) -> None:
         """What two machines in the tunnel say to each other stays out of the LAN."""
