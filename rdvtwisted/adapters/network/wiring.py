@@ -90,7 +90,12 @@ class Wiring:
         def remove() -> None:
             self._netlink.tc("del", "ingress", index=self._index(name))
 
-        return removed(remove)
+        try:
+            return removed(remove)
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # where there was one once
+                return False
+            raise
 
     def promiscuous(self, name: str) -> bool | None:
         try:
