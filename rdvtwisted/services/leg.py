@@ -13,7 +13,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from rdvtwisted.errors import PeerKeyChanged, RDVError
+from rdvtwisted.errors import PeerKeyChanged, RDVError, TicketRefused
 from rdvtwisted.interfaces import IDeviceTunnel, INetwork, ITunnelSite
 from rdvtwisted.plan import Plan
 from rdvtwisted.requests import WaitForSessionChange
@@ -78,8 +78,9 @@ class Leg:
         closed = following(self.tunnel.closed).addCallbacks(lambda _: Ending(EndReason.TUNNEL_LOST), _lost)
         try:
             ending = await first([carry, following(watch), closed])
-            if ending.reason is EndReason.TUNNEL_LOST and not watch.called:
-                # A tunnel ends for some reason that the server knows, or will know in a moment.
+            lost = ending.reason is EndReason.TUNNEL_LOST or isinstance(ending.error, TicketRefused)
+            if lost and not watch.called:
+                # A tunnel ends, or is too late, for some reason that the server knows, or will know in a moment.
                 ending = await self._verdict(watch, ending)
         except CancelledError:
             return Ending(EndReason.OPERATOR)

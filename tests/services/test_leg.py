@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from rdvtwisted.errors import ConnectionLost, NetworkError, PeerKeyChanged, RDVError, TunnelFailed
+from rdvtwisted.errors import ConnectionLost, NetworkError, PeerKeyChanged, RDVError, TicketRefused, TunnelFailed
 from rdvtwisted.interfaces import IDeviceTunnel
 from rdvtwisted.plan import Plan
 from rdvtwisted.requests import WaitForSessionChange
@@ -207,6 +207,23 @@ class LegTests(SynchronousTestCase):
         self.tunnel.carrying.errback(TunnelFailed("no answer"))
         self.assert_ended(EndReason.TUNNEL_FAILED, TunnelFailed)
         self.assertEqual(self.events[-3:], ["tell tunnel-failed", "close", "undo owner"])
+
+    def test_too_late_for_the_ticket(self) -> None:
+        """A ticket is refused when the session is over already; then the reason of that is what the operator reads."""
+        self.tunnel.attached.callback("rdv0")
+        self.network.applied.callback(None)
+        self.tunnel.carrying.errback(TicketRefused("the ticket is unknown"))
+        self.assertNoResult(self.ending)
+        self.answer(SessionState.NONE, EndReason.ONSITE_LEFT)
+        self.assert_ended(EndReason.ONSITE_LEFT)
+
+    def test_ticket_refused(self) -> None:
+        """A ticket that is refused though the session is not over is the error."""
+        self.tunnel.attached.callback("rdv0")
+        self.network.applied.callback(None)
+        self.tunnel.carrying.errback(TicketRefused("the ticket is unknown"))
+        self.clock.advance(VERDICT_SECONDS)
+        self.assert_ended(EndReason.TUNNEL_FAILED, TicketRefused)
 
     def test_wrong_peer(self) -> None:
         """A peer with another key is a reason of its own."""
