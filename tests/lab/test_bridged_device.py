@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
 from collections.abc import Iterator
 
 from rdvtwisted.bridged import FLOOD_BURST, FLOOD_RATE
-from tests.lab.frames import IN_VAIN, SO_RCVBUFFORCE, FramesCase, hardware
+from rdvtwisted.plan import interface_name
+from tests.lab.frames import EXPERIMENT, IN_VAIN, SO_RCVBUFFORCE, FramesCase, hardware
 from tests.lab.hosts import PREFIX, run
-from tests.lab.rehearsal import TUNNEL
+from tests.lab.rehearsal import OWNER, TUNNEL
 
 ADDRESS = "192.168.7.50"
 
@@ -159,6 +161,17 @@ class OnsiteAloneTests(AloneCase):
         ears = [self.packets("outside", "eth0"), self.packets("device", "eth0")]
         for source in (hardware("03:00:00:00:00:01"), self.hardware("device", "eth0")):
             mouth.send(frame[:6] + source + frame[12:])
+        for ear in ears:
+            self.assertIsNone(self.hears(ear, load, IN_VAIN))
+
+    def test_says_nothing(self) -> None:
+        """What a program on the onsite sends by an interface of ours gets neither into the tunnel nor to the LAN."""
+        ears = [self.packets("tunnel", "eth0"), self.packets("outside", "eth0"), self.packets("device", "eth0")]
+        load = EXPERIMENT + os.urandom(16)
+        for interface in (TUNNEL, interface_name("rdvi", OWNER), interface_name("rdvo", OWNER)):
+            mouth, frame, _ = self.speech("device", interface)
+            with contextlib.suppress(OSError):  # the kernel says that it was dropped
+                mouth.send(frame[:14] + load.ljust(60))
         for ear in ears:
             self.assertIsNone(self.hears(ear, load, IN_VAIN))
 
