@@ -73,16 +73,9 @@ class ServerService(Service):
         """Open the doors."""
         super().startService()
         self.inventory.connect()
-        ssh = self.bound["ssh"].serve(self.reactor, self.ssh.factory("ssh"))
-        self._ports = list(ssh)
+        self._ports = self.bound["ssh"].serve(self.reactor, self.ssh.factory("ssh"))
         if "tls" in self.bound:
             self._ports += self.bound["tls"].serve(self.reactor, self.door)
-
-        def crowded(full: bool) -> None:
-            for port in ssh:
-                port.stopReading() if full else port.startReading()  # type: ignore[attr-defined]
-
-        self.ssh.vestibule.crowded = crowded
         self.control.startService()
         self.upkeep.start()
         for line in self.greeting:
@@ -91,7 +84,6 @@ class ServerService(Service):
     async def _stop(self) -> None:
         # In order: nobody new, then sessions and devices told, then what they used.
         self.upkeep.stop()
-        self.ssh.vestibule.crowded = None
         await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
         self._ports = []
         self.registry.close()

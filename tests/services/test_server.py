@@ -273,15 +273,6 @@ class RunningTests(ServerCase):
         words = [line.split()[0] for line in server.greeting]
         self.assertEqual(words, ["RDV", "Host", "Host", "Host", "Certificate"])
 
-    def test_crowded(self) -> None:
-        """While too many strangers are here, the SSH door pauses, and not the TLS door."""
-        server = self.start()
-        self.reactor.events.clear()
-        crowded: Any = server.ssh.vestibule.crowded
-        crowded(True)
-        crowded(False)
-        self.assertEqual(self.reactor.events, ["DoorFactory pauses", "DoorFactory goes on"])
-
     def test_inventory(self) -> None:
         """What was changed between its making and its start is known."""
         server = self.make()

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from ipaddress import IPv6Address, IPv6Network
 
 from attrs import define, frozen
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 
 from rdvtwisted.adapters.front.stream import address_text
+from rdvtwisted.origin import origin
 
 #: C{refused(door, address, account, reason)}: L{rdvtwisted.interfaces.IReception.refused}.
 Refused = Callable[[str, str, str, str], None]
 
 DOOR = "tls"
-
-#: Bits of an IPv6 address that tell one customer of an ISP from another (RFC 6177).
-IPV6_SITE_BITS = 64
 
 
 @frozen
@@ -32,17 +29,6 @@ class Limits:
     visits: int = 256
     #: The same from one address, behind which there may be a good many devices.
     visits_per_address: int = 32
-
-
-def origin(host: str) -> str:
-    """What counts as one address: an IPv4 address, also when it is mapped into IPv6, or an IPv6 network of a site."""
-    try:
-        address = IPv6Address(host.partition("%")[0])
-    except ValueError:
-        return host
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(IPv6Network((address, IPV6_SITE_BITS), strict=False))
 
 
 class Visits:

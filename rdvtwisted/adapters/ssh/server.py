@@ -102,12 +102,17 @@ class ServerTransport(SecureTransport, conch.SSHServerTransport):
         if self.logged_in:
             super().tell(reason)
 
+    def put_out(self) -> None:
+        """Others have come, and this one had the most time to log in: cut it off. Many such make one log line."""
+        self.server.turned_away(self.door, self.host)
+        self.transport.abortConnection()
+
     def _end_of_login(self) -> None:
         call, self._login_limit = self._login_limit, None
         if call is not None:
             if call.active():
                 call.cancel()
-            self.server.vestibule.leave(self.host)
+            self.server.vestibule.leave(self)
 
     def _report_refusal(self) -> None:
         account = (self.account or "")[:LONGEST_ACCOUNT]
@@ -199,10 +204,10 @@ class DoorFactory(SSHFactory):
     def buildProtocol(self, addr: IAddress | None) -> ServerTransport | None:  # type: ignore[override]
         """A connection for whoever comes from C{addr}, or L{None} if too many strangers are here already."""
         host = getattr(addr, "host", "")
-        if not self.server.vestibule.enter(host):
+        line = ServerTransport(self.server, self.door, host)
+        if not self.server.vestibule.enter(line, host, line.put_out):
             self.server.turned_away(self.door, host)
             return None
-        line = ServerTransport(self.server, self.door, host)
         line.factory = self
         return line
 
@@ -214,7 +219,7 @@ class SSHServer:
 
     @ivar open_shell: makes the shell of one session channel.
     @ivar clock: gives the time and calls back; the reactor.
-    @ivar vestibule: set its C{crowded} to stop accepting while all places for strangers are taken.
+    @ivar vestibule: those who have not logged in yet.
     @ivar lines: the connections that are here, logged in or not.
     """
 

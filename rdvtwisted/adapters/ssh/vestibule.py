@@ -1,4 +1,4 @@
-"""Where connections are that have not logged in yet: how many there may be."""
+"""Where connections are that have not logged in yet: how many there may be, and who has to make room."""
 
 from __future__ import annotations
 
@@ -7,45 +7,54 @@ from collections.abc import Callable
 
 from attrs import define, field
 
+from rdvtwisted.origin import origin
+
 
 @define(eq=False)
 class Vestibule:
     """
-    Counts strangers, all together and by address.
+    Counts strangers, all together and by L{origin}.
 
-    C{crowded}, if set, is called with True when the last place is taken and
-    with False when one is free again, so that whoever listens can stop
-    accepting meanwhile.
+    When all places are taken, whoever has been here longest of the origin
+    that takes the most has to leave: who comes to log in does so within two
+    round trips, and no number of silent connections keeps it out.
     """
 
     places: int
-    places_per_address: int
-    crowded: Callable[[bool], None] | None = None
-    _present: Counter[str] = field(factory=Counter, init=False)
-    _count: int = field(default=0, init=False)
+    places_per_origin: int
+    #: Each stranger, the oldest first: where it comes from, and how it is put out.
+    _strangers: dict[object, tuple[str, Callable[[], None]]] = field(factory=dict, init=False)
+    _origins: Counter[str] = field(factory=Counter, init=False)
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._strangers)
 
-    def enter(self, host: str) -> bool:
+    def enter(self, stranger: object, host: str, put_out: Callable[[], None]) -> bool:
         """
-        Somebody has come from C{host}.
+        Somebody has come from C{host}. If need be another one is put out for it.
 
-        @return: whether there is room; then L{leave} must follow.
+        @param put_out: called if C{stranger} has to make room; it has left then.
+        @return: False if too many have come from there already.
         """
-        if self._count >= self.places or self._present[host] >= self.places_per_address:
+        place = origin(host)
+        if self._origins[place] >= self.places_per_origin:
             return False
-        self._present[host] += 1
-        self._count += 1
-        if self._count == self.places and self.crowded is not None:
-            self.crowded(True)
+        if len(self._strangers) >= self.places:
+            self._make_room()
+        self._strangers[stranger] = (place, put_out)
+        self._origins[place] += 1
         return True
 
-    def leave(self, host: str) -> None:
-        """Somebody from C{host} has logged in, or gone."""
-        self._present[host] -= 1
-        if not self._present[host]:
-            del self._present[host]
-        self._count -= 1
-        if self._count == self.places - 1 and self.crowded is not None:
-            self.crowded(False)
+    def leave(self, stranger: object) -> None:
+        """A stranger has logged in, or gone. Idempotent."""
+        place, _ = self._strangers.pop(stranger, ("", None))
+        if place:
+            self._origins[place] -= 1
+            if not self._origins[place]:
+                del self._origins[place]
+
+    def _make_room(self) -> None:
+        busiest, _ = self._origins.most_common(1)[0]
+        stranger, put_out = next((each, out) for each, (place, out) in self._strangers.items() if place == busiest)
+        self.leave(stranger)
+        put_out()

@@ -9,6 +9,9 @@ from twisted.conch.ssh.userauth import (
     MSG_USERAUTH_SUCCESS,
 )
 from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 
 from rdvtwisted.adapters.ssh.server import CROWDED_SECONDS
 from rdvtwisted.adapters.ssh.settings import ClientSettings, ServerSettings
@@ -241,19 +244,30 @@ class RefusalTests(AuthenticationTestCase):
             self.assertIn(part, str(error))
 
     def test_crowd(self) -> None:
-        """Strangers find no room beyond the limit, neither all together nor from one address; the log stays short."""
+        """A flood of strangers finds no more room than there is; the next one always gets in; the log stays short."""
         self.server = type(self.server)(
             self.server.host_keys, self.reception, self.server.open_shell, self.clock, ServerSettings(strangers=4)
         )
         factory = self.server.factory("ssh")
-        lines = [factory.buildProtocol(IPv4Address("TCP", f"192.0.2.{host}", 1)) for host in range(10)]
-        self.assertEqual([line is not None for line in lines], [True] * 4 + [False] * 6)
+
+        def come(host: int) -> StringTransport:
+            address = IPv4Address("TCP", f"192.0.2.{host}", 1)
+            line = factory.buildProtocol(address)
+            assert line is not None
+            transport = StringTransport(peerAddress=address)
+            line.makeConnection(transport)
+            self.addCleanup(line.connectionLost, Failure(ConnectionDone()))
+            return transport
+
+        transports = [come(host) for host in range(10)]
+        self.assertEqual([transport.disconnecting for transport in transports], [True] * 6 + [False] * 4)
+        self.assertEqual(len(self.server.vestibule), 4)
         reason = "too many connections have not logged in"
-        self.assertEqual(self.reception.refusals, [("ssh", "192.0.2.4", "", reason)])
+        self.assertEqual(self.reception.refusals, [("ssh", "192.0.2.0", "", reason)])
         self.clock.advance(CROWDED_SECONDS)
-        self.assertIsNone(factory.buildProtocol(IPv4Address("TCP", "192.0.2.99", 1)))
+        come(99)
         others = f"{reason}, 5 others were turned away before"
-        self.assertEqual(self.reception.refusals[1:], [("ssh", "192.0.2.99", "", others)])
+        self.assertEqual(self.reception.refusals[1:], [("ssh", "192.0.2.6", "", others)])
 
     def test_crowd_of_one(self) -> None:
         """One address has room for eight strangers, and a place is free again after login."""

@@ -1,0 +1,19 @@
+"""Where strangers come from: what counts as one address when they are counted."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address, IPv6Network
+
+#: Leading bits of an IPv6 address that stand for one site (RFC 6177): its hosts take addresses as they like.
+IPV6_SITE_BITS = 64
+
+
+def origin(host: str) -> str:
+    """What counts as one address: an IPv4 address, also when it is mapped into IPv6, or an IPv6 network of a site."""
+    try:
+        address = IPv6Address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(IPv6Network((address, IPV6_SITE_BITS), strict=False))
