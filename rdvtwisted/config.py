@@ -43,10 +43,9 @@ MAX_UNAUTHENTICATED_PER_ADDRESS = 8
 #: Tunnel addresses come out of this network, in blocks of this prefix length (four addresses).
 POOL = IPv4Network("192.168.128.0/17")
 BLOCK_PREFIX = 30
-#: Seconds for both tunnels of a session to be built; for a ticket to be used; for an onsite to wait for a master.
+#: Seconds for both tunnels of a session to be built, and for a ticket to be used.
 BUILD_SECONDS = 60.0
 TICKET_SECONDS = 60.0
-WAIT_SECONDS = 60.0
 
 ENVIRONMENT_PREFIX = "RDV_SERVER_"
 #: Names with the prefix that belong to the devices' programs, where they name the server to connect to.
@@ -112,9 +111,6 @@ class SessionSettings:
     prefix: int = _setting(BLOCK_PREFIX, whole(8, 30), "Prefix length of the block that a session gets.")
     build_seconds: float = _setting(BUILD_SECONDS, SECONDS, "Seconds for both tunnels of a session to be built.")
     ticket_seconds: float = _setting(TICKET_SECONDS, SECONDS, "Seconds for which a tunnel's ticket is good.")
-    wait_seconds: float = _setting(
-        WAIT_SECONDS, SECONDS, "Seconds for which an onsite's question for a master is kept open."
-    )
 
 
 @frozen

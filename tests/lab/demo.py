@@ -38,6 +38,8 @@ LOG_LINES = 25
 LOOKED_AT = ("server", "onsite", "master")
 """Whose network settings must be as before when the session is over."""
 
+_FOUND = "up in {session_s} s, {backend} by {join}, key exchange {kex}, cipher {cipher}, round trip {rtt_ms} ms\n"
+
 _TIMES = re.compile(r"time=([0-9.]+) ms")
 
 
@@ -262,6 +264,8 @@ def main(argv: list[str] | None = None) -> int:
                 demo.findings.setdefault("error", "the lab has left something behind")
                 out.write("left behind: " + "; ".join(left) + "\n")
     demo.findings["ok"] = ok
+    if ok:
+        out.write(_FOUND.format_map(demo.findings))
     out.write("all of it worked\n" if ok else f"failed: {demo.findings.get('error')}\n")
     if options.json:
         sys.stdout.write(json.dumps(demo.findings) + "\n")

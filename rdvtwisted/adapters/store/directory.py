@@ -33,7 +33,8 @@ def prepare(path: str) -> None:
         raise _unusable("make", path, error) from None
     if mode & _OTHERS:
         raise StateDirectoryError(
-            f"the state directory {path} is open to others (mode {stat.S_IMODE(mode):04o}): chmod 700 {path}"
+            f"the state directory {path} is open to others (mode {stat.S_IMODE(mode):04o}): name one of its own,"
+            f" or, if it is for nothing else, chmod 700 {path}"
         )
     if not os.access(path, os.W_OK | os.X_OK):
         raise _unusable("write to", path, PermissionError(0, "permission denied"))

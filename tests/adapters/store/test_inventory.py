@@ -398,7 +398,8 @@ class OpeningTests(SqlTestCase):
         """A directory that is open to others is refused, and left as it is: it may not be meant for us."""
         os.mkdir(self.directory, 0o755)
         self.assertUnusable(
-            f"the state directory {self.directory} is open to others (mode 0755): chmod 700 {self.directory}"
+            f"the state directory {self.directory} is open to others (mode 0755): name one of its own,"
+            f" or, if it is for nothing else, chmod 700 {self.directory}"
         )
         self.assertEqual(os.listdir(self.directory), [])
 
