@@ -34,8 +34,8 @@ class Options(DeviceOptions):
         "Opens a session to an onsite device: whatever enters this machine by the extremity interface, where the"
         " engineer's PC is, reaches the customer's LAN until Ctrl-C. 'twistd' puts it into the background unless it"
         " is called as 'twistd -n master-dev ...'; 'rdv-master ...' is the plain command for a terminal. Exit status:"
-        " 0 ended by the operator, the administrator or the time limit, 1 the server or this machine refuses, 2 bad usage,"
-        " 3 no trusted connection to the server, or lost, 4 tunnel failed."
+        " 0 ended by the operator, the administrator or the time limit, 1 the server or this machine refuses, 2 bad"
+        " usage, 3 no trusted connection to the server, or lost, 4 tunnel failed."
     )
     optFlags = [
         ["list-onsite", "l", "Print the online onsite devices."],
