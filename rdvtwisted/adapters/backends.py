@@ -18,7 +18,7 @@ from rdvtwisted.interfaces import ITunnelBackend
 #: Backends that come with rdvtwisted, in order of preference.
 OWN = ("tls",)
 
-_MISSING = "{name} is missing: install rdvtwisted again, or remove an old twisted/plugins/dropin.cache that hides it"
+_MISSING = "{name} is missing: is rdvtwisted installed completely, or hidden by an old twisted/plugins/dropin.cache?"
 _NAME = re.compile(r"[a-z0-9-]{1,32}")
 
 
