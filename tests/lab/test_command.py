@@ -28,7 +28,7 @@ class CommandTests(SynchronousTestCase):
 
     def test_life(self) -> None:
         """Up shows the lab, status says what is there, exec has the command's exit status, down leaves nothing."""
-        lab = Lab(f"rdvs{os.getpid()}")  # not a private one: its builder ends before it does
+        lab = Lab(f"rdvc{os.getpid()}")  # not a private one: its builder ends before it does
         self.addCleanup(lab.down)
         self.assertEqual(self.script(lab, "status").returncode, command.EXIT_DOWN)
         self.assertIn("build it with", self.script(lab, "exec", "pc", "true").stderr)
