@@ -88,7 +88,8 @@ def host_keys(admin: Administrator, _: Namespace) -> Answer:
     rows = [(key.algorithm, key.fingerprint, path) for path, key in keys]
     authority = next((each for each in _certificates(home) if each["is_authority"]), None)
     if authority is not None:
-        rows.append(("certificate authority", authority["fingerprint"], authority["path"]))
+        # Not its file, which may hold the private key as well and is not for copying.
+        rows.append(("certificate authority", authority["fingerprint"], "rdvctl certificate authority"))
     document = {
         "host_keys": [
             {"algorithm": key.algorithm, "fingerprint": key.fingerprint, "line": key.line, "path": path}
@@ -96,7 +97,7 @@ def host_keys(admin: Administrator, _: Namespace) -> Answer:
         ],
         "authority": authority,
     }
-    return Answer(document, table(("KEY", "FINGERPRINT", "FILE"), rows))
+    return Answer(document, table(("KEY", "FINGERPRINT", "WHERE"), rows))
 
 
 def show_certificate(admin: Administrator, _: Namespace) -> Answer:
