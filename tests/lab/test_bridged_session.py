@@ -94,7 +94,9 @@ class BridgedSessionTests(SceneTestCase):
             self.assertFalse(self.lab.pings("pc", str(self.lab.address("master", "eth1"))))
             with self.session():
                 self.assertIn("Removed what an earlier run left behind: ", self.deployment.master.output())
-            self.assertTrue(self.lab.pings("pc", str(self.lab.address("master", "eth1"))))
+            # Once the PC asks anew for the address that did not answer before, which it does each second.
+            gateway = str(self.lab.address("master", "eth1"))
+            self.eventually(lambda: self.lab.pings("pc", gateway), BACK_SECONDS, f"{gateway} to answer")
 
     def test_modes_in_turn(self) -> None:
         """Each session has the mode that its master wants."""
