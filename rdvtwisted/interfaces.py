@@ -103,6 +103,10 @@ class ITicketOffice(Interface):
 class ITunnelSeat(Interface):
     """The place of one device's tunnel stream in a session."""
 
+    inside = Attribute(
+        "False if the stream is to be bare, its outer TLS ended; True if it stays inside the TLS of the door."
+    )
+
     def occupy(stream):
         """
         The stream is ready to carry.
@@ -112,9 +116,31 @@ class ITunnelSeat(Interface):
 
 
 class ITunnelStream(Interface):
-    """One device's tunnel stream at the server, past its ticket; it carries bytes that the server cannot read."""
+    """
+    One device's tunnel stream at the server, past its ticket.
+
+    A bare one has a socket, that nobody reads before somebody uses its
+    C{fileno()}: the relay, which cannot read what it moves, or a tunnel's end.
+    One inside the TLS of the door has a transport.
+    """
 
     address = Attribute("Host and port from which it came, as text.")
+
+    def fileno():
+        """
+        @return: the descriptor of a bare stream's socket, non-blocking; who uses it must let go of it before the
+            stream is aborted or closed. -1 once that has happened.
+        """
+
+    def deliver(protocol):
+        """
+        Connect an C{IProtocol} to a stream inside TLS; what has come in already is delivered first.
+
+        @raise RuntimeError: the stream is a bare one.
+        """
+
+    def close():
+        """Close it in order, once all that was written has left. Idempotent."""
 
     def abort():
         """Close it at once. Idempotent."""
@@ -183,6 +209,73 @@ class IGlue(Interface):
         """
 
 
+class IServerTunnel(Interface):
+    """
+    One device's tunnel that ends at the server. Started once, closed once.
+
+    The device's connection may come before L{start} or after it, and the
+    device is let in when both have happened. Whoever cannot prove to be the
+    device is refused without effect on it, and so is a second connection.
+    """
+
+    secret = Attribute("What the device shows to be let in, text; empty if the ticket of its stream is enough.")
+
+    opened = Attribute(
+        "A Deferred that fires with L{None} once the device is let in and packets flow; it never fires if the"
+        " tunnel is over before."
+    )
+
+    closed = Attribute(
+        "A Deferred that fires exactly once, when the tunnel is over and holds nothing any more: with"
+        " L{None} after L{close} or an orderly goodbye of the device, else it fails with the"
+        " L{rdvtwisted.errors.RDVError} that ended it."
+    )
+
+    def start(device):
+        """
+        The L{IPacketDevice} of the session's namespace is there, and its
+        interface up; it belongs to the tunnel from now on, which closes it.
+        Packets have their C{struct virtio_net_hdr} in front. After L{close} it is closed at once.
+        """
+
+    def accept():
+        """
+        The device opens a connection to the tunnel's port, inside its SSH connection.
+
+        @return: an C{IProtocol} to be connected to it.
+        @raise rdvtwisted.errors.RequestRefused: such connections are not for this kind of tunnel, or too many are
+            here already.
+        """
+
+    def occupy(stream):
+        """
+        The device's L{ITunnelStream} is here; it belongs to the tunnel from
+        now on. One that is not for this kind of tunnel, or comes too late, is aborted.
+        """
+
+    def traffic():
+        """
+        @return: bytes of packets so far, as a pair: from the device, to the device.
+        """
+
+    def close():
+        """
+        Say goodbye and close everything. Idempotent.
+
+        @return: a Deferred that fires with L{None} when all is gone.
+        """
+
+
+class IServerSite(Interface):
+    """What the server's end of a tunnel gets from the server it runs on."""
+
+    reactor = Attribute("IReactorTime, IReactorFDSet.")
+    identity = Attribute(
+        "The server's key and self-signed certificate for tunnels: has C{key} and C{certificate}, both"
+        " C{cryptography} objects, and C{public}, a L{rdvtwisted.values.PublicKey}."
+    )
+
+
 class IInventory(Interface):
     """The devices, their roles and keys. Synchronous: reads come from memory."""
 
@@ -246,7 +339,8 @@ class INetwork(Interface):
 
     def sweep(owner):
         """
-        Undo what an earlier process left behind under C{owner}.
+        Undo what an earlier process left behind under C{owner}, and under every
+        name that begins with C{owner} and a dot.
 
         @return: a Deferred of a list of text lines, one for each thing removed.
         """
@@ -256,6 +350,14 @@ class INetwork(Interface):
         What this machine is attached to.
 
         @return: a Deferred of a L{rdvtwisted.plan.Site}.
+        """
+
+    def make_interface(owner, name, mode):
+        """
+        Make a TUN (L3) or TAP (L2) interface of this name that another program
+        is to open. It is journalled under C{owner}: L{undo} removes it, and L{sweep} does after a SIGKILL.
+
+        @return: a Deferred that fires with L{None}; fails as L{apply} does.
         """
 
     def packet_device(name, mode):
@@ -309,6 +411,48 @@ class IPacketDevice(Interface):
         """Close it; the interface vanishes. Idempotent."""
 
 
+class IPrograms(Interface):
+    """Stock programs of this machine, which end with this process, however that ends."""
+
+    def find(name):
+        """
+        @return: the absolute path of a program, looked for in C{PATH} and in the directories of the
+            administrator's programs; L{None} if it is not installed.
+        """
+
+    def start(arguments, files, stdin=None):
+        """
+        Start a program in a directory of its own, which only its user can read and which goes when it has ended.
+
+        @param arguments: its path and its arguments, text.
+        @param files: text by file name; each is there, readable by its user alone, when the program starts.
+        @param stdin: descriptor of its standard input, closed here afterwards; L{None} for an empty one.
+        @return: an L{IProgram}.
+        @raise rdvtwisted.errors.MissingProgram: it cannot be started.
+        """
+
+
+class IProgram(Interface):
+    """A program that was started."""
+
+    ended = Attribute(
+        "A Deferred that fires exactly once, with a sentence such as C{'vtund ended with status 1'}, once it has"
+        " ended, whoever ended it."
+    )
+
+    def output():
+        """
+        @return: the end of what it has said on both of its outputs, a list of lines: printable, each of bounded length.
+        """
+
+    def end():
+        """
+        Ask it to end, and make sure that it does. Idempotent.
+
+        @return: a Deferred that fires with L{None} when it has ended.
+        """
+
+
 class ITunnelBackend(IPlugin):
     """A way to carry a device's packets; found as a plugin of Twisted, an instance in C{twisted/plugins}."""
 
@@ -316,6 +460,8 @@ class ITunnelBackend(IPlugin):
     summary = Attribute("One sentence for lists.")
     modes = Attribute("A frozenset of the L{rdvtwisted.values.Mode} it can carry.")
     relay = Attribute("True if two devices that use it are joined blindly; False if the server must end it.")
+    glue = Attribute("True if the server can end it, see L{server_end}.")
+    inside = Attribute("True if its streams stay inside the TLS of the server's door, see L{ITunnelSeat}.")
     mtu = Attribute("MTU that the tunnel interface gets, in bytes.")
 
     def missing():
@@ -329,6 +475,16 @@ class ITunnelBackend(IPlugin):
         @type parameters: L{rdvtwisted.values.TunnelParameters}
         @type site: L{ITunnelSite}
         @return: an L{IDeviceTunnel}, not yet started.
+        """
+
+    def server_end(terms, site):
+        """
+        The server's end of one device's tunnel; of a backend that has one.
+
+        @type terms: L{rdvtwisted.values.TunnelTerms}
+        @type site: L{IServerSite}
+        @return: an L{IServerTunnel}, not yet started.
+        @raise rdvtwisted.errors.RDVError: this server lacks what it needs.
         """
 
 
@@ -345,7 +501,16 @@ class ITunnelSite(Interface):
         " C{cryptography} objects, and C{public}, a L{rdvtwisted.values.PublicKey}."
     )
     door = Attribute("An C{IStreamClientEndpoint} for the server's TLS door, plain TCP.")
+    door_address = Attribute("Host and port of that door, a pair, for programs that connect there themselves.")
     authority = Attribute("The server's certificate authority, DER; its TLS certificate must be signed by it.")
+    programs = Attribute("The L{IPrograms} of this machine.")
+    owner = Attribute("The name under which L{INetwork.make_interface} journals what the tunnel makes.")
+
+    def forward(port):
+        """
+        @return: an C{IStreamClientEndpoint} for a TCP port of 127.0.0.1 at the
+            server, through the device's SSH connection.
+        """
 
 
 class IDeviceTunnel(Interface):

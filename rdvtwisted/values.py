@@ -158,9 +158,10 @@ class TunnelParameters:
     session: str
     backend: str
     mode: Mode
-    #: C{relay}: the peer is the other device. C{glue}: the peer is the server.
+    #: C{relay}: the two devices' tunnel is one, from end to end. C{glue}: each device's tunnel ends at the server.
     join: str
-    #: The other device's id, and the key with which it is registered now.
+    #: The other device's id; and the key of the tunnel's other end: the one with
+    #: which that device is registered now, or in a glued session the server's.
     peer: str
     peer_key: PublicKey
     peer_role: Role
@@ -168,10 +169,25 @@ class TunnelParameters:
     address: IPv4Interface
     peer_address: IPv4Address
     mtu: int
-    #: TCP port of the TLS door, on the host by which the device reached the server.
+    #: TCP port of the TLS door, on the host by which the device reached the server; of a C{vtun} tunnel the
+    #: port at the server to which the device opens a C{direct-tcpip} channel.
     door_port: int
-    #: One-time proof of belonging to this session; a secret.
+    #: Proof of belonging to this session, a secret: a one-time ticket, of a C{vtun} tunnel its shared secret.
     ticket: str = field(repr=False)
+
+
+@frozen
+class TunnelTerms:
+    """What a tunnel that ends at the server is for."""
+
+    session: str
+    mode: Mode
+    #: The device at its other end.
+    device: str
+    role: Role
+    key: PublicKey
+    #: Of the packets inside, in bytes.
+    mtu: int
 
 
 @frozen
