@@ -48,13 +48,21 @@ async def enter(reactor: Any, carrier: Carrier, context: SSL.Context, ticket: st
     except SSL.Error as error:
         raise TunnelFailed(f"the TLS door is not the server that this device knows: {explain(error)}") from None
     try:
-        await within(reactor, TICKET_LIMIT, _present(door, ticket), "the server did not answer the ticket")
+        await present(reactor, door, ticket)
+        await within(reactor, TICKET_LIMIT, _leave(door), "the server did not end the TLS connection of its door")
     except SSL.Error as error:
         raise TunnelFailed(f"the server broke off at its TLS door: {explain(error)}") from None
 
 
-def _present(door: Conversation, ticket: str) -> Deferred[None]:
-    async def present() -> None:
+def present(reactor: Any, door: Conversation, ticket: str) -> Deferred[None]:
+    """
+    Show the ticket.
+
+    @return: a Deferred that fires with L{None} when it is good; fails with L{TicketRefused}, L{TunnelFailed},
+        L{ProtocolError} or C{SSL.Error}.
+    """
+
+    async def show() -> None:
         connection = door.connection
         line = b"RDV-TUNNEL/1 " + ticket.encode("ascii") + b"\n"
         await door.attempt(lambda: connection.send(line))
@@ -68,6 +76,13 @@ def _present(door: Conversation, ticket: str) -> Deferred[None]:
             raise TicketRefused(f"the server refused the tunnel: {printable(reason, SHOWN_REASON)}")
         if word != b"OK":
             raise ProtocolError(f"the server answered the ticket with {printable(answer, SHOWN_REASON)!r}")
+
+    return within(reactor, TICKET_LIMIT, Deferred.fromCoroutine(show()), "the server did not answer the ticket")
+
+
+def _leave(door: Conversation) -> Deferred[None]:
+    async def leave() -> None:
+        connection = door.connection
         await door.attempt(connection.shutdown)
         try:
             await door.attempt(lambda: connection.recv(LONGEST_ANSWER))
@@ -75,4 +90,4 @@ def _present(door: Conversation, ticket: str) -> Deferred[None]:
             return
         raise ProtocolError("the server went on speaking after its OK")
 
-    return Deferred.fromCoroutine(present())
+    return Deferred.fromCoroutine(leave())

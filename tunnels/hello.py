@@ -7,11 +7,14 @@ import json
 from attrs import frozen
 
 from rdvtwisted.errors import ProtocolError
-from rdvtwisted.values import Mode, Offloads
+from rdvtwisted.values import Mode, Offloads, TunnelParameters
 from tunnels.packets import HELLO, frame, printable
 
 #: Version of the protocol inside the tunnel, as hellos tell it.
 PROTOCOL = 1
+
+#: What the server calls itself where it ends a tunnel: no device id looks like it.
+SERVER = "the server"
 
 #: Letters of a peer's device id and programme version that are kept.
 SHOWN_NAME = 64
@@ -78,6 +81,11 @@ class Hello:
             able if able.checksum else Offloads(),
             printable(version.encode("utf-8", "replace"), SHOWN_NAME),
         )
+
+
+def other_end(parameters: TunnelParameters) -> str:
+    """Who is to be at the other end of a device's tunnel: the other device, or the server."""
+    return SERVER if parameters.join == "glue" else parameters.peer
 
 
 def disagreement(own: Hello, peer: Hello, expected: str) -> tuple[str, str] | None:

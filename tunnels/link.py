@@ -23,23 +23,10 @@ from rdvtwisted.errors import ProtocolError, RDVError, TunnelFailed
 from rdvtwisted.interfaces import IPacketDevice
 from tunnels.carrier import FLUSH_LIMIT
 from tunnels.conversation import explain
-from tunnels.heartbeat import Heartbeat
-from tunnels.hello import Hello, disagreement
+from tunnels.exchange import Exchange
+from tunnels.hello import Hello
 from tunnels.intake import Intake
-from tunnels.packets import (
-    ANSWER,
-    CLOSED,
-    GOODBYE,
-    HEARTBEAT,
-    HELLO,
-    LONGEST_GOODBYE,
-    RECORD,
-    VNET_HEADER,
-    FrameReader,
-    frame,
-    goodbye,
-    printable,
-)
+from tunnels.packets import GOODBYE, RECORD, FrameReader, goodbye
 
 #: TLS records read in one turn of the reactor: bounds how long the other direction and timers wait.
 RECORDS_PER_TURN = 32
@@ -75,27 +62,20 @@ class Link:
         self._reactor = reactor
         self._socket = sock
         self._connection = connection
-        self._device = device
-        self._hello = hello
         self._peer = peer
-        self._opened: Callable[[], None] | None = opened
         self._lost = lost
         self._reader = FrameReader()
         self._intake = Intake(reactor, device, self)
-        self._deliver: Callable[[memoryview], bool] = self._too_early
-        self._greeting: Hello | None = None
-        self._heartbeat = Heartbeat(reactor, *pulse, self._beat, self._fell_silent)
+        self._exchange = Exchange(reactor, device, hello, peer, pulse, self, opened)
         #: What OpenSSL wants to be called with again before anything else is sent.
         self._unsent: Callable[[], object] | None = None
         #: Frames of our own that wait for their turn, one of each type at most.
         self._notes: dict[int, bytes] = {}
+        self._reading = False
         self._writing = False
-        self._over = False
         #: The TLS connection is being ended from this side.
         self._farewell = False
         self._left: Deferred[None] | None = None
-        self.received_packets = 0
-        self.received_bytes = 0
 
     @property
     def sent_packets(self) -> int:
@@ -108,16 +88,24 @@ class Link:
         return self._intake.bytes
 
     @property
+    def received_packets(self) -> int:
+        """Packets that the interface took."""
+        return self._exchange.packets
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes of those packets."""
+        return self._exchange.bytes
+
+    @property
     def round_trip(self) -> float | None:
         """Seconds to the other end and back, as last measured."""
-        return self._heartbeat.round_trip
+        return self._exchange.round_trip
 
     def start(self) -> None:
         """Say hello, and listen."""
         self._reactor.addReader(self)
-        self._note(HELLO, self._hello.encode())
-        if not self._over:
-            self._heartbeat.start()
+        self._exchange.start()
 
     def leave(self, word: str) -> Deferred[None]:
         """
@@ -143,9 +131,7 @@ class Link:
         self._unwatch(None)
 
     def _end(self) -> None:
-        self._over = True
-        self._opened = None
-        self._heartbeat.stop()
+        self._exchange.stop()
         self._intake.stop()
 
     def _unwatch(self, result: object) -> None:
@@ -153,43 +139,39 @@ class Link:
         self._reactor.removeReader(self)
         self._reactor.removeWriter(self)
 
-    def _fail(self, error: RDVError | None, word: str | None = None) -> None:
-        if not self._over:
+    def fail(self, error: RDVError | None, word: str | None) -> None:
+        """It is over; see L{tunnels.exchange.Line}."""
+        if not self._exchange.over:
             self.stop()
             self._lost(error, word)
         elif self._left is not None and not self._left.called:
             self._left.callback(None)
 
     def _broken(self, error: BaseException) -> None:
-        self._fail(TunnelFailed(f"the tunnel to {self._peer} broke: {explain(error)}"))
+        self.fail(TunnelFailed(f"the tunnel to {self._peer} broke: {explain(error)}"), None)
 
     # What comes in
 
     def doRead(self) -> None:
         """Something came in."""
+        self._reading = True
         try:
-            if self._over:
+            if self._exchange.over:
                 self._drain()
             else:
-                self._heartbeat.heard()
+                self._exchange.heard()
                 self._receive()
         except (SSL.Error, ProtocolError, OSError) as error:
             self._interrupted(error)
+        self._reading = False
         if self._notes or self._unsent is not None:
             self._push()
 
     def _receive(self) -> None:
-        reader, recv_into = self._reader, self._connection.recv_into
+        reader, recv_into, take = self._reader, self._connection.recv_into, self._exchange.receive
         for _ in range(RECORDS_PER_TURN):
             count = recv_into(reader.room(), RECORD)
-            for kind, payload in reader.filled(count):
-                if not kind:
-                    if self._deliver(payload):
-                        self.received_packets += 1
-                        self.received_bytes += len(payload) - VNET_HEADER
-                elif not self._take(kind, payload):
-                    return
-            if count < SHORT_RECORD:
+            if not take(reader.filled(count)) or count < SHORT_RECORD:
                 return
 
     def _drain(self) -> None:
@@ -202,44 +184,14 @@ class Link:
         if isinstance(error, SSL.WantWriteError):
             self._watch_room()
         elif isinstance(error, ProtocolError):
-            self._fail(error, "protocol-error")
+            self.fail(error, "protocol-error")
         elif isinstance(error, SSL.Error):
             self._broken(error)
         else:
             self.interface_lost(error)
 
-    def _too_early(self, payload: memoryview) -> bool:
-        raise ProtocolError(f"{self._peer} sent a packet before its hello")
-
-    def _take(self, kind: int, payload: memoryview) -> bool:
-        """Act on a frame that is no packet; L{False} if that was the end."""
-        if kind == HEARTBEAT:
-            # Sent after this turn's reading, so that a flood of heartbeats gets one answer a turn.
-            self._notes[ANSWER] = frame(ANSWER, bytes(payload))
-        elif kind == ANSWER:
-            self._heartbeat.answered(bytes(payload))
-            if self._opened is not None and self._greeting is not None:
-                opened, self._opened = self._opened, None
-                opened()
-        elif kind == HELLO:
-            self._greeted(Hello.decode(payload))
-        elif kind == GOODBYE:
-            word = printable(payload, LONGEST_GOODBYE)
-            error = None if word == CLOSED else TunnelFailed(f"{self._peer} left the tunnel: {word}")
-            self._fail(error, CLOSED)
-        return not self._over
-
-    def _greeted(self, hello: Hello) -> None:
-        if self._greeting is not None:
-            raise ProtocolError(f"{self._peer} said hello twice")
-        conflict = disagreement(self._hello, hello, self._peer)
-        if conflict is not None:
-            word, sentence = conflict
-            self._fail(TunnelFailed(sentence), word)
-            return
-        self._device.set_offloads(self._hello.offloads & hello.offloads)
-        self._greeting = hello
-        self._deliver = self._device.write
+    def agreed(self) -> None:
+        """The hellos agree: packets may leave."""
         if self._unsent is None and not self._writing:
             self._intake.resume()
 
@@ -258,17 +210,13 @@ class Link:
 
     def interface_lost(self, problem: object) -> None:
         """The interface is gone."""
-        self._fail(TunnelFailed(f"the tunnel's network interface is gone: {problem}"), "interface-lost")
+        self.fail(TunnelFailed(f"the tunnel's network interface is gone: {problem}"), "interface-lost")
 
-    def _beat(self, stamp: bytes) -> None:
-        self._note(HEARTBEAT, frame(HEARTBEAT, stamp))
-
-    def _fell_silent(self) -> None:
-        self._fail(TunnelFailed(f"the tunnel to {self._peer} fell silent"))
-
-    def _note(self, kind: int, note: bytes) -> None:
+    def note(self, kind: int, note: bytes) -> None:
+        """Send a frame of our own; after this turn's reading, if it comes of that."""
         self._notes[kind] = note
-        self._push()
+        if not self._reading:
+            self._push()
 
     def _watch_room(self) -> None:
         self._writing = True
@@ -285,11 +233,11 @@ class Link:
 
     def _push(self) -> None:
         """Send what waits until nothing does, or the socket takes no more."""
-        if self._writing or (self._over and self._left is None):
+        if self._writing or (self._exchange.over and self._left is None):
             return
         connection = self._connection
         try:
-            while self._unsent is not None or self._notes or (self._over and not self._farewell):
+            while self._unsent is not None or self._notes or (self._exchange.over and not self._farewell):
                 if self._unsent is None and self._notes:
                     notes, self._notes = b"".join(self._notes.values()), {}
                     self._unsent = partial(connection.send, notes)
@@ -302,7 +250,7 @@ class Link:
             self._intake.pause()
             self._interrupted(error)
             return
-        if self._greeting is not None:
+        if self._exchange.agreed:
             self._intake.resume()
 
     def fileno(self) -> int:
