@@ -46,6 +46,8 @@ BLOCK_PREFIX = 30
 #: Seconds for both tunnels of a session to be built, and for a ticket to be used.
 BUILD_SECONDS = 60.0
 TICKET_SECONDS = 60.0
+#: Sessions at a time whose tunnels end at the server.
+MAX_GLUED = 256
 
 ENVIRONMENT_PREFIX = "RDV_SERVER_"
 #: Names with the prefix that belong to the devices' programs, where they name the server to connect to.
@@ -111,6 +113,15 @@ class SessionSettings:
     prefix: int = _setting(BLOCK_PREFIX, whole(8, 30), "Prefix length of the block that a session gets.")
     build_seconds: float = _setting(BUILD_SECONDS, SECONDS, "Seconds for both tunnels of a session to be built.")
     ticket_seconds: float = _setting(TICKET_SECONDS, SECONDS, "Seconds for which a tunnel's ticket is good.")
+    glue: bool = _setting(
+        True,
+        SWITCH,
+        "Whether the server may end tunnels, for old devices and for pairs of unlike ones. It needs to be started by"
+        " root for that, and gives the rights up once a small process of its own has them.",
+    )
+    max_glued: int = _setting(
+        MAX_GLUED, whole(1, 4096), "Sessions at a time whose tunnels end here; each takes some hundred kB."
+    )
 
 
 @frozen

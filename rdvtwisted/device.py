@@ -11,7 +11,8 @@ from twisted.internet.interfaces import IDelayedCall, IProtocol, IReactorTime
 from zope.interface import implementer
 
 from rdvtwisted import requests
-from rdvtwisted.errors import LanAddressMissing, NoSession, RDVError, RequestRefused
+from rdvtwisted.ends import LOOPBACK, End, LoneTunnel
+from rdvtwisted.errors import LanAddressMissing, NoSession, RDVError, RequestRefused, VtunNotStarted
 from rdvtwisted.interfaces import IDesk, ILine
 from rdvtwisted.requests import Readiness
 from rdvtwisted.session import Session
@@ -71,6 +72,9 @@ class Desk:
     registered_at: float | None = field(default=None, init=False)
     last_heard: float = field(init=False)
     round_trip: float | None = field(default=None, init=False)
+    #: Where the device may open channels to.
+    _end_point: End | None = field(default=None, init=False)
+    _lone: LoneTunnel | None = field(default=None, init=False)
     _ended: SessionView = field(factory=SessionView, init=False)
     _waits: list[_Wait] = field(factory=list, init=False)
     _left: bool = field(default=False, init=False)
@@ -104,14 +108,19 @@ class Desk:
         self.round_trip = round_trip
 
     def forward(self, host: str, port: int) -> Deferred[IProtocol]:
-        """No target belongs to a device whose tunnel has no port at the server."""
-        raise RequestRefused("the registration does not own such a target")
+        """To the device's own tunnel, once it has asked for it, and to nothing else."""
+        end = self._end_point
+        if self._left or end is None or (host, port) != (LOOPBACK, end.port):
+            raise RequestRefused("the registration does not own such a target")
+        protocol: IProtocol = end.tunnel.accept()
+        return succeed(protocol)
 
     def leave(self, reason: str) -> None:
         """End the session and the registration. Idempotent."""
         if self._left:
             return
         self._left = True
+        self._end_lone_tunnel()
         self._registry.leave(self, reason)
         for wait in list(self._waits):
             self._finish(wait, RequestRefused(f"ConnectionEnded: {reason}"))
@@ -120,6 +129,8 @@ class Desk:
 
     def joined(self, session: Session) -> None:
         """The device has a session from now on."""
+        self._end_lone_tunnel()
+        self._end_point = None
         self.session = session
         self.changed()
 
@@ -133,7 +144,7 @@ class Desk:
         """The device's session is over."""
         if self.session is not None:
             self._ended = self.session.view()
-        self.session = None
+        self.session = self._end_point = None
         self.changed()
 
     @property
@@ -168,7 +179,7 @@ class Desk:
         self.profile = request.profile
 
     def _mode(self, request: requests.GetMode) -> Mode:
-        return self.profile.mode if self.session is None else self.session.terms.mode
+        return self.profile.mode if self.session is None else self.session.terms.choice.mode
 
     def _list(self, request: requests.ListOnsite) -> tuple[Presence, ...]:
         return self._registry.online(Role.ONSITE)
@@ -211,17 +222,30 @@ class Desk:
             address=onsite.line.address,
         )
 
-    def _vtun_parameters(self, request: requests.GetVtunParameters) -> None:
+    def _vtun_parameters(self, request: requests.GetVtunParameters) -> tuple[tuple[str, str], ...]:
         self._register()
-        raise RequestRefused("VtunNotAvailable: this server carries no vtun tunnels")
+        if self._end_point is None:
+            if self.session is not None:
+                self._end_point = self._registry.vtun_end(self, self.session)
+            else:
+                self._lone = self._registry.lone_tunnel(self)
+                self._end_point = self._lone.point
+        return self._end_point.lines
 
     def _tunnel_parameters(self, request: requests.GetTunnelParameters) -> TunnelParameters:
         if self.session is None:
             raise NoSession()
-        return self._registry.parameters(self, self.session)
+        parameters, self._end_point = self._registry.parameters(self, self.session)
+        return parameters
 
     def _drop(self, request: requests.DropTunnel) -> None:
-        self._end(EndReason.OPERATOR)
+        if self._lone is not None:
+            self._end_lone_tunnel()
+            self._end_point = None
+        elif self.session is not None and self.session.state is not SessionState.PENDING:
+            self._end(EndReason.OPERATOR)
+        elif self.registered_at is not None:
+            raise VtunNotStarted()
 
     def _view(self, request: requests.GetSession) -> SessionView:
         return self.view()
@@ -235,6 +259,11 @@ class Desk:
 
     def _end_session(self, request: requests.EndSession) -> None:
         self._end(request.reason)
+
+    def _end_lone_tunnel(self) -> None:
+        lone, self._lone = self._lone, None
+        if lone is not None:
+            lone.end(EndReason.OPERATOR)
 
     def _end(self, reason: EndReason) -> None:
         if self.session is not None:

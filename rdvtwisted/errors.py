@@ -105,6 +105,37 @@ class NoCommonBackend(RequestRefused):
         super().__init__(f"NoCommonTunnelBackend: {master} and {onsite} have no tunnel backend in common")
 
 
+class GlueNotAvailable(RequestRefused):
+    """The two devices could only be joined by a server that ends their tunnels, and this one cannot."""
+
+    def __init__(self, master: str, onsite: str) -> None:
+        super().__init__(
+            f"GlueNotAvailable: this server cannot end the tunnels of {master} and {onsite}, which have none in"
+            " common that it relays; its log says why"
+        )
+
+
+class VtunNotAvailable(RequestRefused):
+    """This server cannot end tunnels."""
+
+    def __init__(self) -> None:
+        super().__init__("VtunNotAvailable: this server cannot end tunnels; its log says why")
+
+
+class VtunNotStarted(RequestRefused):
+    """The device has no vtun tunnel that could be taken down."""
+
+    def __init__(self) -> None:
+        super().__init__("VtundNotRunning: this device has no tunnel at the server")
+
+
+class VtunNotChosen(RequestRefused):
+    """The device's session has a tunnel of another kind."""
+
+    def __init__(self, backend: str) -> None:
+        super().__init__(f"VtunNotChosen: this session has a tunnel by {backend}: ask with get_tunnel_parameters")
+
+
 class PoolExhausted(RequestRefused):
     """All address blocks of the pool are leased."""
 

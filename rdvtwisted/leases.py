@@ -49,9 +49,13 @@ class LeasePool:
 
     def release(self, lease: Lease) -> None:
         """Give a block back. A block that is not held is no error."""
-        index = (int(lease.network.network_address) - int(self.pool.network_address)) >> (32 - self.prefix)
+        index = self.number(lease)
         if index < self._untouched and index not in self._free:
             insort(self._free, index)
+
+    def number(self, lease: Lease) -> int:
+        """Which block of the pool it is, counted from 0."""
+        return (int(lease.network.network_address) - int(self.pool.network_address)) >> (32 - self.prefix)
 
     @property
     def held(self) -> int:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from ipaddress import IPv4Network
 
-from attrs import define, field, frozen
+from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
+from rdvtwisted.carriers import Choice, choose
 from rdvtwisted.device import Desk
-from rdvtwisted.errors import NoCommonBackend, OnsiteBusy, OnsiteNotRegistered, RequestRefused
+from rdvtwisted.ends import End, Ends, LoneTunnel
+from rdvtwisted.errors import OnsiteBusy, OnsiteNotRegistered, RequestRefused, VtunNotChosen
 from rdvtwisted.events import DeviceArrived, DeviceLeft, EntryRefused, SessionEnded, SessionOpened, SessionUp
-from rdvtwisted.interfaces import IEventSink, IInventory, IJoin, ILine, IReception, IRelay, ITunnelStream
+from rdvtwisted.interfaces import IEventSink, IInventory, ILine, IReception, IRelay
+from rdvtwisted.junction import GlueJunction, RelayJunction
 from rdvtwisted.leases import LeasePool
-from rdvtwisted.session import ISessionWorld, Session, Terms
+from rdvtwisted.session import IJunction, ISessionWorld, Session, Terms
 from rdvtwisted.tickets import TicketOffice
 from rdvtwisted.values import (
     Device,
     EndReason,
-    Mode,
     Presence,
     PublicKey,
     Role,
@@ -26,17 +29,6 @@ from rdvtwisted.values import (
     SessionView,
     TunnelParameters,
 )
-
-
-@frozen
-class Carrier:
-    """What the server knows of a tunnel backend."""
-
-    name: str
-    modes: frozenset[Mode]
-    mtu: int
-    #: Two devices that both use it are joined blindly.
-    relay: bool
 
 
 @implementer(IReception, ISessionWorld)
@@ -48,7 +40,7 @@ class Registry:
     A device is registered by exactly one connection: the newest that asked
     for it. Losing the connection, or the registration, ends the session.
 
-    @ivar carriers: the tunnel backends that may be joined, by name.
+    @ivar ends: makes the ends of those tunnels that are not relayed, and knows the backends.
     @ivar authority: certificate of the TLS door's authority, DER.
     @ivar door_port: TCP port of the TLS door.
     @ivar build_seconds: how long a session may take from selection to both tunnels.
@@ -60,7 +52,7 @@ class Registry:
     relay: IRelay
     tickets: TicketOffice
     leases: LeasePool
-    carriers: Mapping[str, Carrier]
+    ends: Ends
     events: IEventSink
     random: Callable[[int], bytes] = field(repr=False)
     authority: bytes = field(default=b"", repr=False)
@@ -131,7 +123,7 @@ class Registry:
         onsite = self._onsite(onsite_id)
         if onsite.session is not None and onsite.session.terms.master != master.device.id:
             raise OnsiteBusy(onsite_id)
-        self._carrier(master, onsite)
+        self._choose(master, onsite)
         for session in (master.session, onsite.session):
             if session is not None:
                 session.end(EndReason.REPLACED)
@@ -148,20 +140,11 @@ class Registry:
         @raise RequestRefused: the onsite is not here, the backends do not fit, or no addresses are left.
         """
         onsite = self._onsite(onsite_id)
-        carrier = self._carrier(master, onsite)
-        avoid = [desk.profile.lan.network for desk in (master, onsite) if desk.profile.lan is not None]
-        lease = self.leases.allocate(avoid)
+        choice = self._choose(master, onsite)
+        avoid = _networks(master, onsite)
+        leases = tuple(self.leases.allocate(avoid) for _ in range(1 if choice.join == "relay" else 2))
         session = Session(
-            Terms(
-                id=self.random(6).hex(),
-                master=master.device.id,
-                onsite=onsite.device.id,
-                mode=master.profile.mode,
-                backend=carrier.name,
-                join="relay",
-                mtu=carrier.mtu,
-                lease=lease,
-            ),
+            Terms(self.random(6).hex(), master.device.id, onsite.device.id, choice, leases),
             self,
             self.clock,
             self.build_seconds,
@@ -177,18 +160,41 @@ class Registry:
             raise OnsiteNotRegistered(id)
         return onsite
 
-    def _carrier(self, master: Desk, onsite: Desk) -> Carrier:
-        for name in master.profile.backends:
-            carrier = self.carriers.get(name)
-            if carrier is None or name not in onsite.profile.backends:
-                continue
-            if carrier.relay and master.profile.mode in carrier.modes:
-                return carrier
-        raise NoCommonBackend(master.device.id, onsite.device.id)
+    def _choose(self, master: Desk, onsite: Desk) -> Choice:
+        ends = self.ends
+        return choose(ends.carriers, master.presence, onsite.presence, glue=ends.glue is not None)
 
-    def parameters(self, desk: Desk, session: Session) -> TunnelParameters:
+    def vtun_end(self, desk: Desk, session: Session) -> End:
         """
-        What C{desk} needs to build its tunnel of C{session}, with a fresh ticket; an older ticket is void.
+        Where the vtun tunnel of C{desk} ends, which is about to be built.
+
+        @raise RequestRefused: the session has none, or is not to be built (any more).
+        """
+        choice = session.terms.choice
+        end = self._end(desk, session)
+        if end is None or not end.tunnel.secret:
+            raise VtunNotChosen(choice.of(desk.device.role).name)
+        session.ask()
+        return end
+
+    def lone_tunnel(self, desk: Desk) -> LoneTunnel:
+        """
+        A vtun tunnel for a device without session.
+
+        @raise RequestRefused: there is none to be had.
+        """
+        return self.ends.lone(desk.device, desk.key, desk.profile.mode, _networks(desk))
+
+    def _end(self, desk: Desk, session: Session) -> End | None:
+        junction = session.junction
+        if not isinstance(junction, GlueJunction):
+            return None
+        return self.ends.end(session.terms, junction, desk.device.role)
+
+    def parameters(self, desk: Desk, session: Session) -> tuple[TunnelParameters, End | None]:
+        """
+        What C{desk} needs to build its tunnel of C{session}, with a fresh ticket (an older one is void), and where
+        the tunnel ends if that is at the server.
 
         @raise RequestRefused: the session is not to be built (any more).
         """
@@ -197,29 +203,39 @@ class Registry:
         if peer is None:
             raise RequestRefused("PeerLeft: the other device of the session has left")
         session.ask()
-        onsite_end, master_end = terms.lease.first, terms.lease.second
-        own, far = (onsite_end, master_end) if role is Role.ONSITE else (master_end, onsite_end)
-        return TunnelParameters(
+        lease, end = terms.lease(role), self._end(desk, session)
+        if end is not None:
+            own, far = lease.second, lease.first
+        elif role is Role.ONSITE:
+            own, far = lease.first, lease.second
+        else:
+            own, far = lease.second, lease.first
+        secret = "" if end is None else end.tunnel.secret
+        parameters = TunnelParameters(
             session=terms.id,
-            backend=terms.backend,
-            mode=terms.mode,
-            join=terms.join,
+            backend=terms.choice.of(role).name,
+            mode=terms.choice.mode,
+            join=terms.choice.join,
             peer=peer.device.id,
-            peer_key=peer.key,
+            peer_key=peer.key if end is None else self.ends.key,
             peer_role=peer.device.role,
             address=own,
             peer_address=far.ip,
-            mtu=terms.mtu,
-            door_port=self.door_port,
-            ticket=self.tickets.issue(session.seats[role], desk.key),
+            mtu=terms.choice.mtu,
+            door_port=end.port if end is not None and secret else self.door_port,
+            ticket=secret or self.tickets.issue(session.seats[role], desk.key),
         )
+        return parameters, end if secret else None
 
     # ISessionWorld
 
-    def join(self, onsite: ITunnelStream, master: ITunnelStream) -> IJoin:
-        """Join two streams blindly."""
-        joined: IJoin = self.relay.join(onsite, master)
-        return joined
+    def junction(self, session: Session) -> IJunction:
+        """What lies here of a session: two streams that are relayed, or two tunnels that end here."""
+        terms = session.terms
+        if terms.choice.join == "relay":
+            return RelayJunction(self.relay, session)
+        keys = {role: self._registered[id].key for role, id in _members(terms)}
+        return self.ends.junction(terms, keys, session)
 
     def changed(self, session: Session) -> None:
         """Tell the session's devices that its state is another one."""
@@ -232,7 +248,8 @@ class Registry:
         """Give back what the session held."""
         for seat in session.seats.values():
             self.tickets.revoke(seat)
-        self.leases.release(session.terms.lease)
+        for lease in session.terms.leases:
+            self.leases.release(lease)
         del self._sessions[session.terms.id]
         assert session.reason is not None
         self.events.emit(SessionEnded(session.view(), session.reason))
@@ -292,3 +309,12 @@ class Registry:
     def _dismiss(self, desk: Desk, reason: str) -> None:
         desk.leave(reason)
         desk.line.disconnect(reason)
+
+
+def _members(terms: Terms) -> tuple[tuple[Role, str], tuple[Role, str]]:
+    return (Role.ONSITE, terms.onsite), (Role.MASTER, terms.master)
+
+
+def _networks(*desks: Desk) -> list[IPv4Network]:
+    """The networks that devices are attached to, which a tunnel address would hide."""
+    return [desk.profile.lan.network for desk in desks if desk.profile.lan is not None]

@@ -13,21 +13,53 @@ from enum import Enum, auto
 
 from attrs import define, field, frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from zope.interface import Interface, implementer
+from zope.interface import Attribute, Interface, implementer
 
+from rdvtwisted.carriers import Choice
 from rdvtwisted.errors import RequestRefused
-from rdvtwisted.interfaces import IJoin, ITunnelSeat, ITunnelStream
-from rdvtwisted.values import EndReason, Lease, Mode, Role, SessionState, SessionView
+from rdvtwisted.interfaces import ITunnelSeat, ITunnelStream
+from rdvtwisted.values import EndReason, Lease, Role, SessionState, SessionView
+
+
+class IJunctionListener(Interface):
+    """Who a junction tells what becomes of its two sides: a session."""
+
+    def arrived(role: Role) -> None:
+        """A device's tunnel is there. Comes at most once for each role."""
+
+    def end(reason: EndReason) -> None:
+        """The junction is of no use any more: it is to be stopped."""
+
+
+class IJunction(Interface):
+    """What of a session lies at the server. Stopped once, also if it has ended by itself."""
+
+    ended = Attribute("A Deferred that fires with L{None} once it holds nothing any more, whoever ended it.")
+
+    def begin() -> None:
+        """Make what is needed; called once, first."""
+
+    def occupy(role: Role, stream: ITunnelStream) -> None:
+        """A device's stream is here; one that is not wanted is aborted."""
+
+    def connect() -> None:
+        """Both tunnels are here, and the session is up from now on."""
+
+    def traffic() -> tuple[int, int]:
+        """
+        @return: bytes carried so far, as a pair: towards the onsite, towards the master.
+        """
+
+    def stop() -> None:
+        """End it. Idempotent."""
 
 
 class ISessionWorld(Interface):
     """What a session asks of the world."""
 
-    def join(onsite: ITunnelStream, master: ITunnelStream) -> IJoin:
+    def junction(session: Session) -> IJunction:
         """
-        Join two L{ITunnelStream}s.
-
-        @return: an L{IJoin}.
+        @return: an L{IJunction} whose listener is the session.
         """
 
     def changed(session: Session) -> None:
@@ -44,11 +76,13 @@ class Terms:
     id: str
     master: str
     onsite: str
-    mode: Mode
-    backend: str
-    join: str
-    mtu: int
-    lease: Lease
+    choice: Choice
+    #: One block for a tunnel from end to end; else the onsite's and the master's.
+    leases: tuple[Lease, ...]
+
+    def lease(self, role: Role) -> Lease:
+        """The block of one device's tunnel."""
+        return self.leases[-1 if role is Role.MASTER else 0]
 
 
 class Input(Enum):
@@ -56,13 +90,13 @@ class Input(Enum):
 
     #: A device asks for the parameters of its tunnel.
     ASKED = auto()
-    #: The tunnel stream of one device is here, the other's is not.
-    FIRST_STREAM = auto()
-    #: Both tunnel streams are here.
-    BOTH_STREAMS = auto()
+    #: The tunnel of one device is here, the other's is not.
+    FIRST_TUNNEL = auto()
+    #: Both tunnels are here.
+    BOTH_TUNNELS = auto()
     #: Somebody, or the time limit, ends the session.
     ENDED = auto()
-    #: The two streams are joined no more.
+    #: Nothing of the session lies at the server any more.
     PARTED = auto()
 
 
@@ -70,17 +104,16 @@ _S = SessionState
 #: (state, input) to (name of the L{Session} method that acts, next state).
 TRANSITIONS: dict[tuple[SessionState, Input], tuple[str, SessionState]] = {
     (_S.PENDING, Input.ASKED): ("_nothing", _S.BUILDING),
-    (_S.PENDING, Input.ENDED): ("_release", _S.NONE),
+    (_S.PENDING, Input.ENDED): ("_part", _S.CLOSING),
     (_S.BUILDING, Input.ASKED): ("_nothing", _S.BUILDING),
-    (_S.BUILDING, Input.FIRST_STREAM): ("_nothing", _S.BUILDING),
-    (_S.BUILDING, Input.BOTH_STREAMS): ("_connect", _S.UP),
-    (_S.BUILDING, Input.ENDED): ("_release", _S.NONE),
+    (_S.BUILDING, Input.FIRST_TUNNEL): ("_nothing", _S.BUILDING),
+    (_S.BUILDING, Input.BOTH_TUNNELS): ("_connect", _S.UP),
+    (_S.BUILDING, Input.ENDED): ("_part", _S.CLOSING),
     (_S.UP, Input.ENDED): ("_part", _S.CLOSING),
     (_S.UP, Input.PARTED): ("_release", _S.NONE),
     (_S.CLOSING, Input.ENDED): ("_nothing", _S.CLOSING),
     (_S.CLOSING, Input.PARTED): ("_release", _S.NONE),
     (_S.NONE, Input.ENDED): ("_nothing", _S.NONE),
-    (_S.NONE, Input.PARTED): ("_nothing", _S.NONE),
 }
 
 
@@ -92,17 +125,24 @@ class Seat:
     _session: Session
     role: Role
 
+    @property
+    def inside(self) -> bool:
+        """Whether the stream stays inside the TLS of the door."""
+        return self._session.terms.choice.of(self.role).inside
+
     def occupy(self, stream: ITunnelStream) -> None:
-        """Put the stream in; when both seats are taken the session is joined."""
-        self._session._arrived(self.role, stream)
+        """Put the stream in; when both tunnels are there the session is up."""
+        self._session.occupy(self.role, stream)
 
 
+@implementer(IJunctionListener)
 @define(eq=False)
 class Session:
     """
     One master joined to one onsite, from the selection to the last byte.
 
-    @ivar build_seconds: how long it may take from the selection to both streams.
+    @ivar build_seconds: how long it may take from the selection to both tunnels.
+    @ivar junction: what of it lies at the server.
     """
 
     terms: Terms
@@ -112,8 +152,9 @@ class Session:
     state: SessionState = field(default=SessionState.PENDING, init=False)
     reason: EndReason | None = field(default=None, init=False)
     seats: dict[Role, Seat] = field(init=False)
-    _streams: dict[Role, ITunnelStream] = field(factory=dict, init=False)
-    _join: IJoin | None = field(default=None, init=False)
+    junction: IJunction = field(init=False)
+    _here: set[Role] = field(factory=set, init=False)
+    _parted: bool = field(default=False, init=False)
     _selected_at: float = field(init=False)
     _up_at: float = field(default=0.0, init=False)
     _traffic: tuple[int, int] = field(default=(0, 0), init=False)
@@ -123,6 +164,9 @@ class Session:
         self.seats = {role: Seat(self, role) for role in Role}
         self._selected_at = self._clock.seconds()
         self._limit = self._clock.callLater(self.build_seconds, self.end, EndReason.BUILD_TIMEOUT)
+        self.junction = self._world.junction(self)
+        self.junction.ended.addBoth(self._gone)
+        self.junction.begin()
 
     # What happens to it
 
@@ -144,15 +188,16 @@ class Session:
 
     def view(self) -> SessionView:
         """The session as it is now."""
-        traffic = self._traffic if self._join is None else self._join.traffic()
+        traffic = self._traffic if self._parted else self.junction.traffic()
+        choice = self.terms.choice
         return SessionView(
             state=self.state,
             id=self.terms.id,
             master=self.terms.master,
             onsite=self.terms.onsite,
-            mode=self.terms.mode,
-            backend=self.terms.backend,
-            join=self.terms.join,
+            mode=choice.mode,
+            backend=choice.backend,
+            join=choice.join,
             selected_at=self._selected_at,
             up_at=self._up_at,
             to_onsite=traffic[0],
@@ -160,14 +205,21 @@ class Session:
             reason=self.reason,
         )
 
-    def _arrived(self, role: Role, stream: ITunnelStream) -> None:
-        if self.state is not SessionState.BUILDING or role in self._streams:
+    def occupy(self, role: Role, stream: ITunnelStream) -> None:
+        """A device's stream is here; it is wanted only while the tunnels are built."""
+        if self.state is SessionState.BUILDING:
+            self.junction.occupy(role, stream)
+        else:
             stream.abort()
-            return
-        self._streams[role] = stream
-        self._happens(Input.FIRST_STREAM if len(self._streams) == 1 else Input.BOTH_STREAMS)
 
-    def _parted(self, _: object) -> None:
+    def arrived(self, role: Role) -> None:
+        """A device's tunnel is there, says the junction."""
+        if self.state is not SessionState.BUILDING:
+            return
+        self._here.add(role)
+        self._happens(Input.BOTH_TUNNELS if len(self._here) == len(Role) else Input.FIRST_TUNNEL)
+
+    def _gone(self, _: object) -> None:
         if self.reason is None:
             self.reason = EndReason.TUNNEL_LOST
         self._happens(Input.PARTED)
@@ -191,19 +243,13 @@ class Session:
     def _connect(self) -> None:
         self._limit.cancel()
         self._up_at = self._clock.seconds()
-        self._join = self._world.join(self._streams[Role.ONSITE], self._streams[Role.MASTER])
-        self._join.ended.addBoth(self._parted)
+        self.junction.connect()
 
     def _part(self) -> None:
-        assert self._join is not None
-        self._join.stop()
-
-    def _release(self) -> None:
         if self._limit.active():
             self._limit.cancel()
-        if self._join is not None:
-            self._traffic = self._join.traffic()
-            self._join = None
-        for stream in self._streams.values():
-            stream.abort()
-        self._streams.clear()
+        self.junction.stop()
+
+    def _release(self) -> None:
+        self._traffic = self.junction.traffic()
+        self._parted = True

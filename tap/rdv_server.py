@@ -66,5 +66,5 @@ def makeService(options: Options) -> IService:
     before the process goes into the background.
     """
     with refusing(options.command):
-        service = make_server(options["config"], os.environ, options.overrides)
+        service = make_server(options["config"], os.environ, options.overrides, confined=True)
         return Logged(service, observer(service.log_level, options.parent or {}))

@@ -15,7 +15,9 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from rdvtwisted import requests
+from rdvtwisted.carriers import Carrier
 from rdvtwisted.device import CLOSE_SECONDS, MAX_WAITS, Desk
+from rdvtwisted.ends import Ends
 from rdvtwisted.errors import (
     LanAddressMissing,
     NoCommonBackend,
@@ -29,7 +31,7 @@ from rdvtwisted.errors import (
 from rdvtwisted.events import Event, SessionEnded, SessionOpened
 from rdvtwisted.interfaces import IDesk, IEventSink, ILine, IReception, ITicketOffice
 from rdvtwisted.leases import LeasePool
-from rdvtwisted.registry import Carrier, Registry
+from rdvtwisted.registry import Registry
 from rdvtwisted.requests import Readiness
 from rdvtwisted.session import ISessionWorld
 from rdvtwisted.testing.inventory import MemoryInventory
@@ -43,6 +45,10 @@ POOL = IPv4Network("192.168.128.0/17")
 def key(name: str) -> PublicKey:
     """A key that is told apart by its name."""
     return PublicKey("ssh-ed25519", b"\0\0\0\x0bssh-ed25519" + name.encode())
+
+
+#: The server's own, for tunnels that end there.
+SERVER_KEY = key("server")
 
 
 @implementer(ILine)
@@ -91,17 +97,21 @@ class RegistryTests(SynchronousTestCase):
             [Device(id, Role.ONSITE, (key(id),)) for id in ("on1", "on2")]
             + [Device(id, Role.MASTER, (key(id),)) for id in ("ma1", "ma2")]
         )
+        carriers = {
+            carrier.name: carrier
+            for carrier in (
+                Carrier("tls", frozenset(Mode), 1500, True),
+                Carrier("routed", frozenset([Mode.L3]), 1450, True),
+                Carrier("ended", frozenset(Mode), 1450, False),
+            )
+        }
         self.registry = Registry(
             inventory=self.inventory,
             clock=self.clock,
             relay=self.relay,
             tickets=self.tickets,
             leases=self.leases,
-            carriers={
-                "tls": Carrier("tls", frozenset(Mode), 1500, True),
-                "routed": Carrier("routed", frozenset([Mode.L3]), 1450, True),
-                "ended": Carrier("ended", frozenset(Mode), 1450, False),
-            },
+            ends=Ends(self.leases, carriers, SERVER_KEY, lambda n: next(numbers).to_bytes(n, "big")),
             events=self.events,
             random=lambda n: next(numbers).to_bytes(n, "big"),
             authority=b"DER",

@@ -11,13 +11,17 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from rdvtwisted.carriers import Carrier, Choice
 from rdvtwisted.errors import RequestRefused
-from rdvtwisted.interfaces import IJoin, ITunnelSeat, ITunnelStream
-from rdvtwisted.session import ISessionWorld, Session, Terms
+from rdvtwisted.interfaces import ITunnelSeat
+from rdvtwisted.junction import RelayJunction
+from rdvtwisted.session import IJunction, IJunctionListener, ISessionWorld, Session, Terms
 from rdvtwisted.testing.streams import MemoryRelay, MemoryStream
 from rdvtwisted.values import EndReason, Lease, Mode, Role, SessionState
 
-TERMS = Terms("s1", "rpi1101", "rpi1100", Mode.L3, "tls", "relay", 1500, Lease(IPv4Network("192.168.128.0/30")))
+TLS = Carrier("tls", frozenset(Mode), 1500, True)
+LEASE = Lease(IPv4Network("192.168.128.0/30"))
+TERMS = Terms("s1", "rpi1101", "rpi1100", Choice("relay", Mode.L3, TLS, TLS), (LEASE,))
 BUILD_SECONDS = 60.0
 
 
@@ -29,10 +33,8 @@ class _World:
         self.events: list[str] = []
         self.relay = MemoryRelay()
 
-    def join(self, onsite: ITunnelStream, master: ITunnelStream) -> IJoin:
-        self.events.append("join")
-        joined: IJoin = self.relay.join(onsite, master)
-        return joined
+    def junction(self, session: Session) -> IJunction:
+        return RelayJunction(self.relay, session)
 
     def changed(self, session: Session) -> None:
         self.events.append(session.state.value)
@@ -62,15 +64,17 @@ class SessionTests(SynchronousTestCase):
         """World and seats are what they say."""
         verifyObject(ISessionWorld, self.world)
         verifyObject(ITunnelSeat, self.session.seats[Role.ONSITE])
+        verifyObject(IJunctionListener, self.session)
+        verifyObject(IJunction, self.session.junction)
 
     def test_up_and_ended(self) -> None:
         """The main story: built, joined, ended by the operator, everything given back."""
         self.clock.advance(1)
         self.bring_up()
-        self.assertEqual(self.world.events, ["building", "join", "up"])
+        self.assertEqual(self.world.events, ["building", "up"])
         self.assertEqual(self.session.view().up_at, 1.0)
         self.session.end(EndReason.OPERATOR)
-        self.assertEqual(self.world.events, ["building", "join", "up", "none", "gone"])
+        self.assertEqual(self.world.events, ["building", "up", "none", "gone"])
         self.assertEqual(self.session.view().reason, EndReason.OPERATOR)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -79,9 +83,9 @@ class SessionTests(SynchronousTestCase):
         self.world.relay.lingering = True
         self.bring_up()
         self.session.end(EndReason.OPERATOR)
-        self.assertEqual(self.world.events[3:], ["closing"])
+        self.assertEqual(self.world.events[2:], ["closing"])
         self.world.relay.end(0)
-        self.assertEqual(self.world.events[3:], ["closing", "none", "gone"])
+        self.assertEqual(self.world.events[2:], ["closing", "none", "gone"])
 
     def test_order_of_streams_is_free(self) -> None:
         """Either device may be first."""
@@ -95,7 +99,7 @@ class SessionTests(SynchronousTestCase):
         """When the join ends by itself the session is over, with that as its reason."""
         self.bring_up()
         self.world.relay.end(0)
-        self.assertEqual(self.world.events[3:], ["none", "gone"])
+        self.assertEqual(self.world.events[2:], ["none", "gone"])
         self.assertIs(self.session.reason, EndReason.TUNNEL_LOST)
 
     def test_nobody_builds(self) -> None:

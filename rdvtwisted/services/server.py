@@ -6,8 +6,9 @@ import fcntl
 import os
 import secrets
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,9 @@ from rdvtwisted.adapters.store.settings import read_settings
 from rdvtwisted.config import ServerSettings
 from rdvtwisted.errors import AddressInUse, StateDirectoryError
 from rdvtwisted.leases import LeasePool
-from rdvtwisted.registry import Carrier, Registry
+from rdvtwisted.registry import Registry
 from rdvtwisted.services.administration import Administration
+from rdvtwisted.services.joinery import Joinery, confine, make_ends
 from rdvtwisted.services.sockets import Bound, bind
 from rdvtwisted.services.upkeep import Upkeep
 from rdvtwisted.shell.shell import Shell
@@ -51,6 +53,7 @@ class ServerService(Service):
     A server whose doors are bound and whose files are loaded; starting it serves them.
 
     @ivar lock: keeps other servers out of the state directory.
+    @ivar confine: gives up the privileges of this process.
     """
 
     _log = Logger()
@@ -64,14 +67,22 @@ class ServerService(Service):
     inventory: SqlInventory
     lock: int
     upkeep: Upkeep
+    joinery: Joinery
+    confine: Callable[[], None]
     greeting: Sequence[str]
     #: Name of the least level that is to be logged.
     log_level: str
     _ports: list[IListeningPort] = field(factory=list, init=False)
 
+    def privilegedStartService(self) -> None:
+        """Start what needs privileges: in the background already, and still with them."""
+        super().privilegedStartService()
+        self.joinery.start()
+
     def startService(self) -> None:
-        """Open the doors."""
+        """Give up all privileges, and open the doors."""
         super().startService()
+        self.confine()
         self.inventory.connect()
         self._ports = self.bound["ssh"].serve(self.reactor, self.ssh.factory("ssh"))
         if "tls" in self.bound:
@@ -88,6 +99,7 @@ class ServerService(Service):
         self._ports = []
         self.registry.close()
         await self.ssh.close("the server is stopping")
+        await self.joinery.stop()
         await self.control.stopService()
         self.inventory.close()
         os.close(self.lock)
@@ -99,25 +111,31 @@ class ServerService(Service):
 
 
 def make_server(
-    file: str | None, environment: Mapping[str, str], overrides: Mapping[str, str], reactor: Any = None
+    file: str | None,
+    environment: Mapping[str, str],
+    overrides: Mapping[str, str],
+    reactor: Any = None,
+    *,
+    confined: bool = False,
 ) -> ServerService:
     """
     A server, not started, from its settings.
 
     @param file: the settings file; C{None} for the usual place, where there need be none.
     @param overrides: settings from the command line, by name.
+    @param confined: the process is the server's alone, and gives up its privileges when the server starts.
     @raise RDVError: a setting, the state directory, a port or a privilege is not as it must be.
     """
     if reactor is None:
         from twisted.internet import reactor
     settings = read_settings(file, environment, overrides, root=os.geteuid() == 0)
     with ExitStack() as undo:
-        service = _assemble(settings, reactor, undo)
+        service = _assemble(settings, reactor, undo, confined)
         undo.pop_all()
     return service
 
 
-def _assemble(settings: ServerSettings, reactor: Any, undo: ExitStack) -> ServerService:
+def _assemble(settings: ServerSettings, reactor: Any, undo: ExitStack, confined: bool) -> ServerService:
     """The service; C{undo} gives back what was taken for it."""
     state = Path(settings.state_directory)
     directory.prepare(settings.state_directory)
@@ -165,6 +183,8 @@ def _assemble(settings: ServerSettings, reactor: Any, undo: ExitStack) -> Server
         inventory=inventory,
         lock=lock,
         upkeep=Upkeep(reactor, inventory, registry, authority, door),
+        joinery=Joinery(reactor, registry.ends, settings.session.max_glued if settings.session.glue else 0),
+        confine=partial(confine, state) if confined else _unconfined,
         greeting=_greeting(settings, keys, authority, ports),
         log_level=settings.log.level,
     )
@@ -174,23 +194,24 @@ def _registry(
     settings: ServerSettings, inventory: SqlInventory, reactor: Any, authority: bytes, door_port: int
 ) -> Registry:
     session = settings.session
+    leases = LeasePool(session.pool, session.prefix)
     return Registry(
         inventory=inventory,
         clock=reactor,
         relay=Relay(reactor),
         tickets=TicketOffice(reactor, secrets.token_bytes, session.ticket_seconds),
-        leases=LeasePool(session.pool, session.prefix),
-        carriers={
-            backend.name: Carrier(backend.name, backend.modes, backend.mtu, backend.relay)
-            for backend in discover().backends
-            if door_port or not backend.relay  # what is relayed comes by the TLS door
-        },
+        leases=leases,
+        ends=make_ends(reactor, leases, door=bool(door_port)),
         events=EventLog(),
         random=secrets.token_bytes,
         authority=authority,
         door_port=door_port,
         build_seconds=session.build_seconds,
     )
+
+
+def _unconfined() -> None:
+    """The process is somebody else's, too."""
 
 
 def _own_names() -> tuple[str, ...]:

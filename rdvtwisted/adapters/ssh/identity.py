@@ -40,6 +40,12 @@ def identity(path: Path, device: str) -> Identity:
     return Identity(key, _certificate(key, device), public_key(key))
 
 
+def fleeting_identity(name: str) -> Identity:
+    """A new identity that is kept nowhere, with an ed25519 key; C{name} is for the certificate."""
+    key = Ed25519PrivateKey.generate()
+    return Identity(key, _certificate(key, name), public_key(key))
+
+
 def _certificate(key: PrivateKey, device: str) -> x509.Certificate:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)])
     return (

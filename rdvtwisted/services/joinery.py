@@ -1,0 +1,121 @@
+"""What a server needs to end tunnels: the backends' ends, an identity, the process that makes namespaces."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from rdvtwisted.adapters.backends import discover
+from rdvtwisted.adapters.network import gluer_client, privileges
+from rdvtwisted.adapters.ssh.identity import Identity, fleeting_identity
+from rdvtwisted.carriers import Carrier
+from rdvtwisted.ends import Ends
+from rdvtwisted.errors import RDVError
+from rdvtwisted.interfaces import IServerSite, IServerTunnel, ITunnelBackend
+from rdvtwisted.leases import LeasePool
+from rdvtwisted.values import TunnelTerms
+
+#: What the server calls itself in tunnels that end there.
+NAME = "rdv-server"
+
+
+@implementer(IServerSite)
+@frozen
+class ServerSite:
+    """What the server's end of a tunnel gets."""
+
+    reactor: Any
+    identity: Identity
+
+
+def make_ends(reactor: Any, leases: LeasePool, *, door: bool) -> Ends:
+    """
+    The ends of tunnels by every backend that is installed; nothing can be glued yet.
+
+    @param door: there is a TLS door, by which streams come.
+    """
+    # Nobody has to know it again: each device is told it anew, over its own connection.
+    site = ServerSite(reactor, fleeting_identity(NAME))
+    return Ends(leases, dict(_carriers(site, door)), site.identity.public, secrets.token_bytes)
+
+
+def _carriers(site: ServerSite, door: bool) -> Iterator[tuple[str, Carrier]]:
+    for backend in discover().backends:
+        relay = backend.relay and door
+        end = _server_end(backend, site) if backend.glue else None
+        yield backend.name, Carrier(backend.name, backend.modes, backend.mtu, relay, end, backend.inside)
+
+
+def _server_end(backend: ITunnelBackend, site: ServerSite) -> Callable[[TunnelTerms], IServerTunnel]:
+    def end(terms: TunnelTerms) -> IServerTunnel:
+        tunnel: IServerTunnel = backend.server_end(terms, site)
+        return tunnel
+
+    return end
+
+
+@define(eq=False)
+class Joinery:
+    """
+    The process that makes the namespaces of sessions, as long as the server runs.
+
+    @ivar limit: how many sessions there may be at a time; 0 for none.
+    """
+
+    _log = Logger()
+
+    _reactor: Any
+    _ends: Ends
+    _limit: int
+    _glue: gluer_client.Glue | None = field(default=None, init=False)
+
+    def start(self) -> None:
+        """
+        Start it; what keeps it from starting is logged, for the server is of use without it.
+
+        To be called once the process has gone into the background, while it has its privileges.
+        """
+        if not self._limit:
+            self._log.info("Tunnels are not ended here (session.glue): old devices cannot have a session")
+            return
+        try:
+            self._glue = gluer_client.Glue(gluer_client.start(self._limit), self._reactor)
+        except RDVError as error:
+            self._log.warn(
+                "Tunnels cannot be ended here, so that old devices and unlike pairs have no session: {error}",
+                error=str(error),
+            )
+            return
+        self._ends.glue = self._glue
+        self._glue.ended.addCallback(self._lost)
+
+    def stop(self) -> Deferred[None]:
+        """
+        End it, after the sessions.
+
+        @return: a Deferred that fires when it has ended.
+        """
+        return succeed(None) if self._glue is None else self._glue.stop()
+
+    def _lost(self, _: None) -> None:
+        self._ends.glue = None
+
+
+def confine(state: Path) -> None:
+    """
+    Give up every capability of this process for good; started by root, it runs from now on as the owner of its
+    state directory.
+
+    @raise MissingPrivilege: it may not.
+    """
+    owner = state.stat()
+    stranger = os.geteuid() == 0 and owner.st_uid != 0
+    privileges.drop((owner.st_uid, owner.st_gid) if stranger else None)
