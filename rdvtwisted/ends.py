@@ -15,7 +15,7 @@ from attrs import define, field, frozen
 from zope.interface import implementer
 
 from rdvtwisted.carriers import BRIDGED_MTU, OLD, Carrier
-from rdvtwisted.errors import VtunNotAvailable
+from rdvtwisted.errors import RDVError, VtunNotAvailable
 from rdvtwisted.glue import GlueSpec
 from rdvtwisted.interfaces import IGlue, IServerTunnel
 from rdvtwisted.junction import GlueJunction
@@ -62,7 +62,6 @@ class End:
 class LoneTunnel:
     """The tunnel of an old device that has no session (yet): it reaches the server's end, and nothing behind it."""
 
-    leases: tuple[Lease, ...]
     point: End
     junction: GlueJunction = field(init=False)
 
@@ -123,27 +122,31 @@ class Ends:
         @param avoid: networks that its addresses must not hide.
         @raise VtunNotAvailable: this server has none.
         @raise PoolExhausted: there is no address for it.
+        @raise RDVError: the server lacks something else that it needs.
         """
         carrier = self.carriers.get(OLD[0])
         if self.glue is None or carrier is None or carrier.server_end is None:
             raise VtunNotAvailable()
-        hidden = list(avoid)
         # The second one is that of the other side, where nobody is.
-        leases = (self.leases.allocate(hidden), self.leases.allocate(hidden))
+        leases = self.leases.allocate_several(2, avoid)
         mtu = carrier.mtu if mode is Mode.L3 else BRIDGED_MTU
         id = f"lone-{self.random(6).hex()}"
-        tunnel = self._tunnel(carrier, TunnelTerms(id, mode, device.id, device.role, key, mtu))
+        try:
+            tunnel = self._tunnel(carrier, TunnelTerms(id, mode, device.id, device.role, key, mtu))
+        except RDVError:
+            self._release(leases)
+            raise
         blocks = leases if mode is Mode.L3 else (None, None)
         onsite, master = blocks if device.role is Role.ONSITE else blocks[::-1]
-        lone = LoneTunnel(leases, End(tunnel, leases[0], self.port(leases[0])))
+        lone = LoneTunnel(End(tunnel, leases[0], self.port(leases[0])))
         spec = GlueSpec(id, mode, onsite, master, mtu=mtu, headers=True)
         lone.junction = GlueJunction(self.glue, spec, lone, {device.role: tunnel})
-        lone.junction.ended.addCallback(lambda _: self._released(lone))
+        lone.junction.ended.addCallback(lambda _: self._release(leases))
         lone.junction.begin()
         return lone
 
-    def _released(self, lone: LoneTunnel) -> None:
-        for lease in lone.leases:
+    def _release(self, leases: Iterable[Lease]) -> None:
+        for lease in leases:
             self.leases.release(lease)
 
     @staticmethod

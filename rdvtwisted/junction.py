@@ -82,7 +82,7 @@ class GlueJunction:
     tunnels: Mapping[Role, IServerTunnel]
     ended: Deferred[None] = field(factory=Deferred, init=False)
     _stopped: bool = field(default=False, init=False)
-    _opening: Deferred[None] = field(factory=Deferred, init=False)
+    _opening: Deferred[None] | None = field(default=None, init=False)
 
     def begin(self) -> None:
         """Open the namespace; the tunnels start when it is there."""
@@ -109,7 +109,8 @@ class GlueJunction:
         if self._stopped:
             return
         self._stopped = True
-        self._opening.cancel()
+        if self._opening is not None:
+            self._opening.cancel()
         closing = DeferredList([tunnel.close() for tunnel in self.tunnels.values()])
         # Its packet devices first: then there is little left for the kernel to remove.
         closing.addBoth(lambda _: self._glue.close(self._spec.session))
@@ -140,8 +141,8 @@ class GlueJunction:
 
     def _left(self, _: None, role: Role) -> None:
         if not self._stopped:
-            # Its device has said goodbye, and will tell why over its connection, or has told.
-            self._listener.end(EndReason.TUNNEL_LOST)
+            # That is how an old device leaves, which cannot tell why.
+            self._listener.end(EndReason.MASTER_LEFT if role is Role.MASTER else EndReason.ONSITE_LEFT)
 
     def _lost(self, failure: Failure, role: Role) -> None:
         failure.trap(RDVError)

@@ -47,6 +47,22 @@ class LeasePool:
             self._free.append(index)
         raise PoolExhausted(str(self.pool))
 
+    def allocate_several(self, count: int, avoid: Iterable[IPv4Network] = ()) -> tuple[Lease, ...]:
+        """
+        Lease so many blocks, all of them or none; see L{allocate}.
+
+        @raise PoolExhausted: there are not as many.
+        """
+        hidden = list(avoid)
+        leases: list[Lease] = []
+        try:
+            leases.extend(self.allocate(hidden) for _ in range(count))
+        except PoolExhausted:
+            for lease in leases:
+                self.release(lease)
+            raise
+        return tuple(leases)
+
     def release(self, lease: Lease) -> None:
         """Give a block back. A block that is not held is no error."""
         index = self.number(lease)

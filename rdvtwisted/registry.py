@@ -12,7 +12,7 @@ from zope.interface import implementer
 from rdvtwisted.carriers import Choice, choose
 from rdvtwisted.device import Desk
 from rdvtwisted.ends import End, Ends, LoneTunnel
-from rdvtwisted.errors import OnsiteBusy, OnsiteNotRegistered, RequestRefused, VtunNotChosen
+from rdvtwisted.errors import OnsiteBusy, OnsiteNotRegistered, RDVError, RequestRefused, VtunNotChosen
 from rdvtwisted.events import DeviceArrived, DeviceLeft, EntryRefused, SessionEnded, SessionOpened, SessionUp
 from rdvtwisted.interfaces import IEventSink, IInventory, ILine, IReception, IRelay
 from rdvtwisted.junction import GlueJunction, RelayJunction
@@ -142,17 +142,18 @@ class Registry:
         onsite = self._onsite(onsite_id)
         choice = self._choose(master, onsite)
         avoid = _networks(master, onsite)
-        leases = tuple(self.leases.allocate(avoid) for _ in range(1 if choice.join == "relay" else 2))
-        session = Session(
-            Terms(self.random(6).hex(), master.device.id, onsite.device.id, choice, leases),
-            self,
-            self.clock,
-            self.build_seconds,
-        )
+        leases = self.leases.allocate_several(1 if choice.join == "relay" else 2, avoid)
+        terms = Terms(self.random(6).hex(), master.device.id, onsite.device.id, choice, leases)
+        try:
+            session = Session(terms, self, self.clock, self.build_seconds)
+        except RDVError:
+            self._release(terms)
+            raise
         self._sessions[session.terms.id] = session
         self.events.emit(SessionOpened(session.view()))
         master.joined(session)
         onsite.joined(session)
+        session.begin()
 
     def _onsite(self, id: str) -> Desk:
         onsite = self._registered.get(id)
@@ -248,8 +249,7 @@ class Registry:
         """Give back what the session held."""
         for seat in session.seats.values():
             self.tickets.revoke(seat)
-        for lease in session.terms.leases:
-            self.leases.release(lease)
+        self._release(session.terms)
         del self._sessions[session.terms.id]
         assert session.reason is not None
         self.events.emit(SessionEnded(session.view(), session.reason))
@@ -259,6 +259,10 @@ class Registry:
         for id in (session.terms.master, session.terms.onsite):
             if (successor := self._registered.get(id)) is not None:
                 successor.changed()
+
+    def _release(self, terms: Terms) -> None:
+        for lease in terms.leases:
+            self.leases.release(lease)
 
     def _members(self, session: Session) -> list[Desk]:
         desks = [self._registered.get(id) for id in (session.terms.master, session.terms.onsite)]

@@ -60,6 +60,7 @@ class ISessionWorld(Interface):
     def junction(session: Session) -> IJunction:
         """
         @return: an L{IJunction} whose listener is the session.
+        @raise RDVError: the server lacks something that it needs.
         """
 
     def changed(session: Session) -> None:
@@ -163,9 +164,12 @@ class Session:
     def __attrs_post_init__(self) -> None:
         self.seats = {role: Seat(self, role) for role in Role}
         self._selected_at = self._clock.seconds()
-        self._limit = self._clock.callLater(self.build_seconds, self.end, EndReason.BUILD_TIMEOUT)
         self.junction = self._world.junction(self)
         self.junction.ended.addBoth(self._gone)
+        self._limit = self._clock.callLater(self.build_seconds, self.end, EndReason.BUILD_TIMEOUT)
+
+    def begin(self) -> None:
+        """Everybody knows of it: what is needed at the server may be made. It may have failed when this returns."""
         self.junction.begin()
 
     # What happens to it

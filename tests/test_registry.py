@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-from ipaddress import IPv4Interface, IPv4Network
-from typing import Any
+from ipaddress import IPv4Interface
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from rdvtwisted import requests
-from rdvtwisted.carriers import Carrier
 from rdvtwisted.device import CLOSE_SECONDS, MAX_WAITS, Desk
-from rdvtwisted.ends import Ends
 from rdvtwisted.errors import (
     LanAddressMissing,
     NoCommonBackend,
@@ -27,136 +19,21 @@ from rdvtwisted.errors import (
     RDVError,
     RequestRefused,
     TicketRefused,
+    VtunNotAvailable,
+    VtunNotChosen,
+    VtunNotStarted,
 )
-from rdvtwisted.events import Event, SessionEnded, SessionOpened
-from rdvtwisted.interfaces import IDesk, IEventSink, ILine, IReception, ITicketOffice
-from rdvtwisted.leases import LeasePool
-from rdvtwisted.registry import Registry
+from rdvtwisted.events import SessionEnded, SessionOpened
+from rdvtwisted.interfaces import IDesk, IReception, ITicketOffice
 from rdvtwisted.requests import Readiness
 from rdvtwisted.session import ISessionWorld
-from rdvtwisted.testing.inventory import MemoryInventory
-from rdvtwisted.testing.streams import MemoryRelay, MemoryStream
-from rdvtwisted.tickets import TicketOffice
-from rdvtwisted.values import Device, EndReason, Mode, Profile, PublicKey, Role, SessionState
-
-POOL = IPv4Network("192.168.128.0/17")
+from rdvtwisted.testing.streams import MemoryStream
+from rdvtwisted.values import Device, EndReason, Mode, Profile, Role, SessionState
+from tests.registry import RegistryCase, key
 
 
-def key(name: str) -> PublicKey:
-    """A key that is told apart by its name."""
-    return PublicKey("ssh-ed25519", b"\0\0\0\x0bssh-ed25519" + name.encode())
-
-
-#: The server's own, for tunnels that end there.
-SERVER_KEY = key("server")
-
-
-@implementer(ILine)
-class _Line:
-    """A connection that remembers why it was closed."""
-
-    door = "ssh"
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.closed: str | None = None
-
-    def disconnect(self, reason: str) -> None:
-        self.closed = reason
-
-
-@implementer(IEventSink)
-class _Events:
-    def __init__(self) -> None:
-        self.all: list[Event] = []
-
-    def emit(self, event: Event) -> None:
-        self.all.append(event)
-
-    @property
-    def names(self) -> list[str]:
-        return [type(event).__name__ for event in self.all]
-
-
-class RegistryTests(SynchronousTestCase):
-    """A server's memory with two onsites and two masters in its inventory."""
-
-    def setUp(self) -> None:
-        """Nobody is here yet."""
-        self.build()
-
-    def build(self) -> None:
-        """A fresh registry."""
-        self.clock = Clock()
-        self.relay = MemoryRelay()
-        self.events = _Events()
-        numbers = itertools.count(1)
-        self.tickets = TicketOffice(self.clock, lambda n: next(numbers).to_bytes(n, "big"))
-        self.leases = LeasePool(POOL)
-        self.inventory = MemoryInventory(
-            [Device(id, Role.ONSITE, (key(id),)) for id in ("on1", "on2")]
-            + [Device(id, Role.MASTER, (key(id),)) for id in ("ma1", "ma2")]
-        )
-        carriers = {
-            carrier.name: carrier
-            for carrier in (
-                Carrier("tls", frozenset(Mode), 1500, True),
-                Carrier("routed", frozenset([Mode.L3]), 1450, True),
-                Carrier("ended", frozenset(Mode), 1450, False),
-            )
-        }
-        self.registry = Registry(
-            inventory=self.inventory,
-            clock=self.clock,
-            relay=self.relay,
-            tickets=self.tickets,
-            leases=self.leases,
-            ends=Ends(self.leases, carriers, SERVER_KEY, lambda n: next(numbers).to_bytes(n, "big")),
-            events=self.events,
-            random=lambda n: next(numbers).to_bytes(n, "big"),
-            authority=b"DER",
-            door_port=4430,
-        )
-
-    def arrive(self, id: str, *, lan: str | None = "10.1.1.5/24", **profile: Any) -> Desk:
-        """A device connects and publishes itself."""
-        device = self.registry.admit(id, key(id))
-        assert device is not None
-        desk = self.registry.arrive(device, key(id), _Line(f"198.51.100.1:{id}"))
-        profile.setdefault("backends", ("tls",))
-        self.ask(desk, requests.Publish(Profile(lan=None if lan is None else IPv4Interface(lan), **profile)))
-        return desk
-
-    def ask(self, desk: Desk, request: requests.Request) -> Any:
-        """The immediate answer to a request."""
-        return self.successResultOf(desk.perform(request))
-
-    def refused(self, desk: Desk, request: requests.Request, error: type[RDVError]) -> str:
-        """The text of an immediate refusal."""
-        return str(self.failureResultOf(desk.perform(request), error).value)
-
-    def wait(self, desk: Desk, seconds: float = 60.0) -> Deferred[Readiness]:
-        """An onsite waits for a master."""
-        return desk.perform(requests.WaitForMaster(seconds))
-
-    def pair(self) -> tuple[Desk, Desk]:
-        """A master that has selected an onsite."""
-        onsite, master = self.arrive("on1", lan="192.168.1.50/24"), self.arrive("ma1")
-        self.wait(onsite)
-        self.ask(master, requests.Connect("on1"))
-        return onsite, master
-
-    def bring_up(self, onsite: Desk, master: Desk) -> None:
-        """Both build their tunnels."""
-        for desk in (onsite, master):
-            parameters = self.ask(desk, requests.GetTunnelParameters())
-            self.tickets.redeem(parameters.ticket, desk.key).occupy(MemoryStream(desk.device.id))
-
-    def assert_nothing_held(self) -> None:
-        """No session, lease, ticket or timer is left."""
-        self.assertEqual(self.registry.views(), [])
-        self.assertEqual((self.leases.held, self.tickets.outstanding), (0, 0))
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+class RegistryTests(RegistryCase):
+    """A server that relays, and ends no tunnels."""
 
     def test_provides(self) -> None:
         """Registry, desk and office are what other rooms ask."""
@@ -451,8 +328,25 @@ class RegistryTests(SynchronousTestCase):
         self.assertEqual(reasons, [EndReason.SERVER_STOPPED])
 
     def test_forward(self) -> None:
-        """No registration owns a forwarding target."""
-        self.assertRaises(RequestRefused, self.arrive("on1").forward, "127.0.0.1", 5000)
+        """No registration owns a forwarding target, not even in a session that is relayed."""
+        onsite, master = self.pair()
+        self.bring_up(onsite, master)
+        self.assertRaises(RequestRefused, onsite.forward, "127.0.0.1", 5000)
+
+    def test_no_vtun(self) -> None:
+        """A server that ends no tunnels has none for old devices; a session's own kind is named."""
+        self.refused(self.arrive("on2"), requests.GetVtunParameters(), VtunNotAvailable)
+        onsite, _ = self.pair()
+        self.assertIn("by tls", self.refused(onsite, requests.GetVtunParameters(), VtunNotChosen))
+
+    def test_drop(self) -> None:
+        """Dropping the tunnel ends the session; without one it is refused to who has registered, and else ignored."""
+        self.ask(self.arrive("ma2"), requests.DropTunnel())
+        onsite, master = self.pair()
+        self.refused(master, requests.DropTunnel(), VtunNotStarted)
+        self.bring_up(onsite, master)
+        self.ask(master, requests.DropTunnel())
+        self.assert_nothing_held()
 
     def test_two_hundred_sessions(self) -> None:
         """Two hundred sessions in a row leave nothing behind, and get the same addresses."""

@@ -51,6 +51,7 @@ class SessionTests(SynchronousTestCase):
         self.clock = Clock()
         self.world = _World()
         self.session = Session(TERMS, self.world, self.clock, BUILD_SECONDS)
+        self.session.begin()
         self.onsite, self.master = MemoryStream("onsite"), MemoryStream("master")
 
     def bring_up(self) -> None:
@@ -168,6 +169,7 @@ class SessionTests(SynchronousTestCase):
         """In any order of events the session ends at most once, and once it ended it holds no stream and no timer."""
         clock, world = Clock(), _World()
         session = Session(TERMS, world, clock, BUILD_SECONDS)
+        session.begin()
         streams = []
 
         def occupy(role: Role) -> None:
