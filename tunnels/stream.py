@@ -1,8 +1,9 @@
-"""One device's tunnel of packets over a TLS stream: the stages it passes, and how each of them ends."""
+"""One device's tunnel of packets over a stream: the stages it passes, and how each of them ends."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import socket
+from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from attrs import evolve
@@ -14,27 +15,26 @@ from zope.interface import implementer
 from rdvtwisted import __version__
 from rdvtwisted.errors import RDVError, TunnelFailed
 from rdvtwisted.interfaces import IDeviceTunnel, IPacketDevice, ITunnelSite
-from rdvtwisted.values import Role, TunnelParameters, TunnelReport
-from tunnels.carrier import Carrier, connect
+from rdvtwisted.values import TunnelParameters, TunnelReport
 from tunnels.conversation import within
-from tunnels.credentials import PeerKey, door_context, has_fast_aes, packet_context
-from tunnels.door import enter
-from tunnels.hello import Hello
+from tunnels.hello import Hello, other_end
 from tunnels.link import Link
-from tunnels.meeting import meet
 from tunnels.packets import CLOSED
 
 #: Seconds after the handshake until the other device must have said hello and answered a heartbeat.
 HELLO_LIMIT = 15.0
-
-_CPUINFO = Path("/proc/cpuinfo")
 
 T = TypeVar("T")
 
 
 @implementer(IDeviceTunnel)
 class StreamTunnel:
-    """The device end of a C{tls} tunnel."""
+    """
+    The device end of a tunnel whose frames a stream carries.
+
+    A kind of tunnel says how it L{connect}s, how it L{hang_up}s, and may have
+    more to say than L{blame} when it fails.
+    """
 
     _log = Logger()
 
@@ -45,12 +45,12 @@ class StreamTunnel:
         """
         self._parameters = parameters
         self._site = site
+        self._peer = other_end(parameters)
         self._pulse = pulse
         self._report = TunnelReport(backend=name)
         self._attaching: Deferred[None] = succeed(None)
         self._building: Deferred[None] = succeed(None)
         self._device: IPacketDevice | None = None
-        self._carrier: Carrier | None = None
         self._link: Link | None = None
         self._opening: Deferred[None] | None = None
         #: What ended the tunnel, and the word in which the other end is to be told.
@@ -92,7 +92,7 @@ class StreamTunnel:
         def failed(failure: Failure) -> Failure:
             # Once it is ending, this is but the consequence.
             if not self._ending:
-                error = self._in_our_words(failure.value, f"the tunnel to {self._parameters.peer} failed")
+                error = self._in_our_words(failure.value, f"the tunnel to {self._peer} failed")
                 self._end(error, self._word)
             return Failure(self._error or TunnelFailed("the tunnel was closed before it was built"))
 
@@ -105,34 +105,52 @@ class StreamTunnel:
         device = self._device
         if device is None or self._ending:
             raise TunnelFailed("the tunnel has no network interface to carry packets of")
-        reactor, parameters, identity = self._site.reactor, self._parameters, self._site.identity
-        door = door_context(identity, self._site.authority)
-        server = self._site.role is Role.ONSITE
-        key = PeerKey(parameters.peer, parameters.peer_key)
-        packets = packet_context(identity, key, server, has_fast_aes(_CPUINFO.read_text("utf-8", "replace")))
+        try:
+            await self._open(device)
+        except RDVError as error:
+            raise await self.blame(error) from None
 
-        self._carrier = carrier = await connect(reactor, self._site.door)
-        await enter(reactor, carrier, door, parameters.ticket)
-        connection = await meet(reactor, carrier, packets, key, server)
-        self._report = evolve(
-            self._report,
-            key_exchange=connection.get_group_name() or "",
-            cipher=connection.get_cipher_name() or "",
-        )
+    async def _open(self, device: IPacketDevice) -> None:
+        reactor, parameters = self._site.reactor, self._parameters
+        sock, connection = await self.connect()
         hello = Hello(self._site.device, parameters.mode, parameters.mtu, device.supported(), __version__)
         self._opening = Deferred()
-        self._link = Link(
-            reactor, carrier.socket, connection, device, hello, parameters.peer, self._pulse, self._opened, self._lost
-        )
+        self._link = Link(reactor, sock, connection, device, hello, self._peer, self._pulse, self._opened, self._lost)
         self._link.start()
-        await within(reactor, HELLO_LIMIT, self._opening, f"{parameters.peer} did not say hello")
+        await within(reactor, HELLO_LIMIT, self._opening, f"{self._peer} did not say hello")
         self._log.info(
             "The tunnel to {peer} carries packets: {key_exchange}, {cipher}, round trip {round_trip:.4f} s",
-            peer=parameters.peer,
+            peer=self._peer,
             key_exchange=self._report.key_exchange,
             cipher=self._report.cipher,
             round_trip=self.report().round_trip,
         )
+
+    async def connect(self) -> tuple[socket.socket, Any]:
+        """
+        Connect to the other end, and make sure that it is who it should be.
+
+        @return: a socket to wait on, and what reads and writes as an C{SSL.Connection} on it does. Their next byte
+            is the other end's hello.
+        @raise RDVError: that failed; L{hang_up} follows.
+        """
+        raise NotImplementedError
+
+    def hang_up(self, orderly: bool) -> Awaitable[None]:
+        """
+        Close what L{connect} has opened so far.
+
+        @param orderly: what was written may still leave.
+        """
+        raise NotImplementedError
+
+    async def blame(self, error: RDVError) -> RDVError:
+        """The error that is to be told, when the tunnel ends by C{error}; asked again for the same one or its own."""
+        return error
+
+    def describe(self, key_exchange: str, cipher: str) -> None:
+        """For reports: how the stream is encrypted."""
+        self._report = evolve(self._report, key_exchange=key_exchange, cipher=cipher)
 
     def _opened(self) -> None:
         assert self._opening is not None
@@ -143,7 +161,7 @@ class StreamTunnel:
         if self._opening is not None:
             opening, self._opening = self._opening, None
             self._word = word
-            opening.errback(error or TunnelFailed(f"{self._parameters.peer} left the tunnel before it was built"))
+            opening.errback(error or TunnelFailed(f"{self._peer} left the tunnel before it was built"))
         else:
             self._end(error, word)
 
@@ -200,11 +218,12 @@ class StreamTunnel:
             self._device.close()
         if left is not None:
             await left
-        if self._carrier is not None:
-            await self._carrier.release(orderly=word is not None or self._error is None)
+        await self.hang_up(orderly=word is not None or self._error is None)
+        if self._error is not None:
+            self._error = await self.blame(self._error)
         await self._attaching
         self.report()
-        self._device = self._link = self._carrier = None
+        self._device = self._link = None
         self._ended = True
         closing, self._closing = self._closing, []
         for gone in closing:

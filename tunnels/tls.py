@@ -47,7 +47,7 @@ class TLSBackend:
 
     def device_end(self, parameters: TunnelParameters, site: ITunnelSite) -> IDeviceTunnel:
         """One device's tunnel of one session; see L{ITunnelBackend}."""
-        from tunnels.stream import StreamTunnel
+        from tunnels.relayed import RelayedTunnel
 
-        tunnel: IDeviceTunnel = StreamTunnel(self.name, parameters, site, (self.heartbeat, self.silence))
+        tunnel: IDeviceTunnel = RelayedTunnel(self.name, parameters, site, (self.heartbeat, self.silence))
         return tunnel
