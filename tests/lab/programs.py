@@ -9,6 +9,19 @@ from pathlib import Path
 PROGRAMS = {"ip": "iproute2", "nft": "nftables", "nsenter": "util-linux", "unshare": "util-linux", "mount": "mount"}
 """What the lab is built with, and the Debian packages that have it."""
 
+OLD_PROGRAMS = {
+    "ifconfig": "net-tools",
+    "iptables": "iptables",
+    "openssl": "openssl",
+    "ping": "iputils-ping",
+    "ssh": "openssh-client",
+    "sshd": "openssh-server",
+    "stunnel4": "stunnel4",
+    "sysctl": "procps",
+    "vtund": "vtun",
+}
+"""What old servers and old devices run besides, and the Debian packages that have it."""
+
 
 def obstacles(programs: Iterable[str] = PROGRAMS) -> str | None:
     """Why no lab can be built here, in words, or L{None} if one can as far as can be told beforehand."""
