@@ -18,6 +18,7 @@ from attrs import Attribute, field, fields, frozen
 from attrs.converters import optional
 
 from rdvtwisted.errors import InvalidValue
+from rdvtwisted.values import Mode
 
 # ---------------------------------------------------------------- names
 
@@ -222,6 +223,17 @@ class Pair:
 
 
 @frozen
+class TunTap:
+    """There is a TUN (L3) or TAP (L2) interface of our own, which stays when the program that opens it ends."""
+
+    interface: str = field(converter=interface)
+    mode: Mode = field(converter=Mode)
+
+    def __str__(self) -> str:
+        return f"interface {self.interface} ({'TAP' if self.mode is Mode.L2 else 'TUN'})"
+
+
+@frozen
 class Redirection:
     """What C{source}, an interface of our own, receives is taken as if C{target} had received it."""
 
@@ -242,7 +254,7 @@ class Promiscuous:
         return f"interface {self.interface} promiscuous"
 
 
-Step = Union[Address, LinkUp, Route, Rule, Sysctl, FirewallTable, Connections, Pair, Redirection, Promiscuous]
+Step = Union[Address, LinkUp, Route, Rule, Sysctl, FirewallTable, Connections, Pair, TunTap, Redirection, Promiscuous]
 
 _KINDS: dict[str, type[Step]] = {kind.__name__: kind for kind in get_args(Step)}
 

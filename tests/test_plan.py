@@ -29,6 +29,7 @@ from rdvtwisted.plan import (
     Site,
     Step,
     Sysctl,
+    TunTap,
     firewall_name,
     interface,
     interface_name,
@@ -39,6 +40,7 @@ from rdvtwisted.plan import (
     step_to_json,
     table_number,
 )
+from rdvtwisted.values import Mode
 
 OWNER = "rpi1100"
 TUNNEL_ADDRESS = IPv4Interface("192.168.128.2/30")
@@ -55,6 +57,7 @@ steps: st.SearchStrategy[Step] = st.one_of(
     st.builds(FirewallTable, st.just("inet"), st.just("rdv_1"), st.text()),
     st.builds(Connections, numbers),
     st.builds(Pair, names, names),
+    st.builds(TunTap, names, st.sampled_from(Mode)),
     st.builds(Redirection, names, names),
     st.builds(Promiscuous, names),
 )
@@ -133,6 +136,7 @@ class StepTests(SynchronousTestCase):
             {"kind": "Sysctl", "path": "net/../kernel/core_pattern", "value": "|x", "optional": False},
             {"kind": "Sysctl", "path": "kernel/core_pattern", "value": "|x", "optional": False},
             {"kind": "FirewallTable", "family": "inet", "name": "a { }", "rules": ""},
+            {"kind": "TunTap", "interface": "t", "mode": "L4"},
         ]
         for record in nonsense:
             self.assertRaises(InvalidValue, step_from_json, record)
@@ -152,6 +156,8 @@ class StepTests(SynchronousTestCase):
                     FirewallTable("inet", "rdv_1", "chain c { }"),
                     Connections(0x52000001),
                     Pair("a", "b"),
+                    TunTap("t", Mode.L3),
+                    TunTap("t", Mode.L2),
                     Redirection("b", "eth0"),
                     Promiscuous("eth0"),
                 )
@@ -166,6 +172,8 @@ class StepTests(SynchronousTestCase):
                 "firewall table inet rdv_1",
                 "tracked connections with mark 0x52000001",
                 "interfaces a and b",
+                "interface t (TUN)",
+                "interface t (TAP)",
                 "redirection of b to eth0",
                 "interface eth0 promiscuous",
             ],

@@ -10,7 +10,7 @@ from zope.interface import implementer
 
 from rdvtwisted.errors import NetworkError, RDVError
 from rdvtwisted.interfaces import INetwork
-from rdvtwisted.plan import Plan, Site
+from rdvtwisted.plan import Plan, Site, TunTap
 from rdvtwisted.testing.packets import MemoryPacketDevice
 from rdvtwisted.values import Mode
 
@@ -28,6 +28,9 @@ class MemoryNetwork:
         self._site = site or Site()
         #: The plans that are applied now, by their owners.
         self.applied: dict[str, Plan] = {}
+        #: The interfaces that were made for other programs and are there now: their modes by their names.
+        self.interfaces: dict[str, Mode] = {}
+        self._interfaces_of: dict[str, str] = {}
         #: The packet devices made so far, by their names, and the modes they were made with.
         self.devices: dict[str, MemoryPacketDevice] = {}
         self.modes: dict[str, Mode] = {}
@@ -52,20 +55,36 @@ class MemoryNetwork:
         return self._answer(apply)
 
     def undo(self, owner: str) -> Deferred[None]:
-        def undo() -> None:
-            self.applied.pop(owner, None)
+        return self._answer(lambda: self._undo(owner)).addCallback(lambda _: None)
 
-        return self._answer(undo)
+    def _undo(self, owner: str) -> list[str]:
+        plan = self.applied.pop(owner, None)
+        found = [] if plan is None else [str(step) for step in plan.steps]
+        name = self._interfaces_of.pop(owner, None)
+        if name is not None:
+            found.append(str(TunTap(name, self.interfaces.pop(name))))
+        return found
 
     def sweep(self, owner: str) -> Deferred[list[str]]:
         def sweep() -> list[str]:
-            plan = self.applied.pop(owner, None)
-            return [] if plan is None else [str(step) for step in plan.steps]
+            names = sorted({*self.applied, *self._interfaces_of})
+            ours = [name for name in names if name == owner or name.startswith(f"{owner}.")]
+            return [line for name in ours for line in self._undo(name)]
 
         return self._answer(sweep)
 
     def site(self) -> Deferred[Site]:
         return self._answer(lambda: self._site)
+
+    def make_interface(self, owner: str, name: str, mode: Mode) -> Deferred[None]:
+        def make() -> None:
+            self._undo(owner)
+            if name in self.interfaces:
+                raise NetworkError(f"the interface {name} exists already")
+            self.interfaces[name] = mode
+            self._interfaces_of[owner] = name
+
+        return self._answer(make)
 
     def packet_device(self, name: str, mode: Mode) -> Deferred[MemoryPacketDevice]:
         def make() -> MemoryPacketDevice:

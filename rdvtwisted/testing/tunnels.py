@@ -27,9 +27,10 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from rdvtwisted.errors import MissingPrivilege, RDVError
-from rdvtwisted.interfaces import IDeviceTunnel, ITunnelBackend, ITunnelSite
+from rdvtwisted.interfaces import IDeviceTunnel, IPrograms, ITunnelBackend, ITunnelSite
 from rdvtwisted.testing.network import MemoryNetwork
 from rdvtwisted.testing.packets import MemoryPacketDevice
+from rdvtwisted.testing.programs import MemoryPrograms
 from rdvtwisted.values import Missing, Mode, PublicKey, Role, TunnelParameters, TunnelReport
 
 PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -89,6 +90,15 @@ class MemoryTunnelSite:
     authority: bytes
     network: MemoryNetwork = field(factory=MemoryNetwork)
     interface: str = "rdv0"
+    door_address: tuple[str, int] = ("127.0.0.1", 443)
+    programs: IPrograms = field(factory=MemoryPrograms)
+    owner: str = "device.tunnel"
+    #: Endpoints for ports at the server, by their numbers.
+    forwards: dict[int, IStreamClientEndpoint] = field(factory=dict)
+
+    def forward(self, port: int) -> IStreamClientEndpoint:
+        """The endpoint that the test has put there."""
+        return self.forwards[port]
 
     @property
     def packets(self) -> MemoryPacketDevice:

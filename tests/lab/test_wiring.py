@@ -10,6 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from rdvtwisted.adapters.network.kernel import IWiring
 from rdvtwisted.adapters.network.wiring import Wiring
+from rdvtwisted.errors import NetworkError
+from rdvtwisted.values import Mode
 from tests.adapters.network.memory import device
 from tests.lab.hosts import PREFIX, NamespaceTestCase, entered, run
 
@@ -49,6 +51,18 @@ class Contract(SynchronousTestCase):
         self.assertFalse(wiring.remove_link("rdvi-1"))
         self.assertFalse(wiring.stop_redirection("rdvo-1"))
 
+    def check_interfaces(self, wiring: IWiring) -> None:
+        """What it says of TUN and TAP interfaces; this thread must be in the wiring's namespace."""
+        before = {port.interface for port in wiring.ports()}
+        for mode in Mode:
+            wiring.add_tuntap("rdv-1", mode)
+            self.assertEqual({port.interface for port in wiring.ports()}, before | {"rdv-1"})
+            for taken in ("rdv-1", "eth0"):
+                self.assertRaises(NetworkError, wiring.add_tuntap, taken, mode)
+            self.assertTrue(wiring.remove_link("rdv-1"))
+            self.assertFalse(wiring.remove_link("rdv-1"))
+            self.assertEqual({port.interface for port in wiring.ports()}, before)
+
 
 class MemoryTests(Contract):
     """The one in memory."""
@@ -57,6 +71,7 @@ class MemoryTests(Contract):
         """It keeps the contract."""
         with device()() as kernel:
             self.check(kernel.wiring)
+            self.check_interfaces(kernel.wiring)
 
 
 class LinuxTests(NamespaceTestCase, Contract):
@@ -79,6 +94,12 @@ class LinuxTests(NamespaceTestCase, Contract):
     def test_contract(self) -> None:
         """It keeps the contract."""
         self.check(self.wiring())
+
+    def test_interfaces(self) -> None:
+        """TUN and TAP interfaces come into being where the calling thread is."""
+        wiring = self.wiring()
+        with entered("device"):
+            self.check_interfaces(wiring)
 
     def test_ports(self) -> None:
         """Each interface with its hardware address, every address of its own, and the bridge that it is in."""

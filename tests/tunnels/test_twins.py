@@ -105,6 +105,20 @@ class NetworkTests(SynchronousTestCase):
         device.close()
         self.successResultOf(self.network.packet_device("rdv0", Mode.L3)).close()
 
+    def test_interfaces(self) -> None:
+        """An interface for another program is there until its owner's work is undone, or swept with its superior's."""
+        self.successResultOf(self.network.make_interface("master.tunnel", "rdv0", Mode.L2))
+        self.assertEqual(self.network.interfaces, {"rdv0": Mode.L2})
+        self.failureResultOf(self.network.make_interface("other", "rdv0", Mode.L2), NetworkError)
+        self.successResultOf(self.network.undo("master"))
+        self.assertEqual(self.network.interfaces, {"rdv0": Mode.L2})
+        self.successResultOf(self.network.undo("master.tunnel"))
+        self.assertEqual(self.network.interfaces, {})
+        self.successResultOf(self.network.make_interface("master.tunnel", "rdv0", Mode.L3))
+        self.assertEqual(self.successResultOf(self.network.sweep("mas")), [])
+        self.assertEqual(self.successResultOf(self.network.sweep("master")), ["interface rdv0 (TUN)"])
+        self.assertEqual(self.network.interfaces, {})
+
     def test_refusal(self) -> None:
         """It refuses once what it is told to refuse."""
         self.network.refusal = MissingPrivilege("not here")

@@ -122,6 +122,18 @@ class Journal:
         except OSError as error:
             raise self._unusable(error) from None
 
+    def owners(self, owner: str) -> list[str]:
+        """
+        Those of whom there is a journal whose name begins with this one and a dot.
+
+        @raise StateDirectoryError: the directory cannot be read.
+        """
+        try:
+            names = [path.stem for path in self._directory.glob("*.json")]
+        except OSError as error:
+            raise self._unusable(error) from None
+        return sorted(name for name in names if name.startswith(f"{owner}."))
+
     def remove(self, owner: str) -> None:
         """
         There is nothing to undo any more. Not synced: a journal that comes back

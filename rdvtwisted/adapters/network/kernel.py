@@ -13,6 +13,7 @@ from attrs import define, frozen
 from zope.interface import Interface
 
 from rdvtwisted.plan import FirewallTable, Port, Route, Rule
+from rdvtwisted.values import Mode
 
 
 @frozen
@@ -74,6 +75,13 @@ class IWiring(Interface):
 
     def add_pair(name: str, peer: str) -> None:
         """Make two Ethernet interfaces, each of which receives what the other sends; both down."""
+
+    def add_tuntap(name: str, mode: Mode) -> None:
+        """
+        Make a persistent TUN (L3) or TAP (L2) interface, down, in the network namespace of the calling thread.
+
+        @raise rdvtwisted.errors.RDVError: there is no such driver, or an interface of this name.
+        """
 
     def remove_link(name: str) -> bool:
         """Whether there was such an interface; it is gone now, and with it the other one of a pair."""

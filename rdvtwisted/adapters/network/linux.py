@@ -21,7 +21,7 @@ from rdvtwisted.adapters.network.tuntap import PacketDevice
 from rdvtwisted.adapters.network.wiring import Wiring
 from rdvtwisted.adapters.network.worker import Worker
 from rdvtwisted.interfaces import INetwork
-from rdvtwisted.plan import Plan, Site
+from rdvtwisted.plan import Plan, Site, TunTap
 from rdvtwisted.values import Mode
 
 T = TypeVar("T")
@@ -68,10 +68,13 @@ class LinuxNetwork:
         return self._run(transaction.undo, self._journal, owner).addCallback(lambda _: None)
 
     def sweep(self, owner: str) -> Deferred[list[str]]:
-        return self._run(transaction.undo, self._journal, owner)
+        return self._run(transaction.sweep, self._journal, owner)
 
     def site(self) -> Deferred[Site]:
         return self._run(site.site)
+
+    def make_interface(self, owner: str, name: str, mode: Mode) -> Deferred[None]:
+        return self.apply(Plan(owner, (TunTap(name, mode),)))
 
     def packet_device(self, name: str, mode: Mode) -> Deferred[PacketDevice]:
         return self._worker.run(PacketDevice, name, mode)

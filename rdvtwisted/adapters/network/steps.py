@@ -25,10 +25,11 @@ from rdvtwisted.plan import (
     Rule,
     Step,
     Sysctl,
+    TunTap,
 )
 
 #: What is remembered of the time before a step: something that JSON can hold.
-#: An address, route, rule, pair: whether it was there. Promiscuous: whether it
+#: An address, route, rule, pair, TUN or TAP: whether it was there. Promiscuous: whether it
 #: was so, or None without such interface. A link: whether it was up, and
 #: its MTU, or None without link. A sysctl: its value, or None without such file.
 Before = Union[None, bool, str, list[int]]
@@ -53,6 +54,8 @@ def observe(kernel: Kernel, step: Step) -> Before:
         return kernel.sysctls.read(step.path)
     if isinstance(step, Pair):
         return kernel.routing.link(step.near) is not None
+    if isinstance(step, TunTap):
+        return kernel.routing.link(step.interface) is not None
     if isinstance(step, Promiscuous):
         return kernel.wiring.promiscuous(step.interface)
     return None
@@ -64,9 +67,12 @@ def take(kernel: Kernel, step: Step, before: Before) -> None:
 
     @raise OSError: the kernel refuses it.
     """
-    if before is True:
+    if isinstance(step, TunTap):
+        # One that is there already is not ours to give to a program: the kernel refuses a second one.
+        kernel.wiring.add_tuntap(step.interface, step.mode)
+    elif before is True:
         return  # that is said of what is there or not only
-    if isinstance(step, Address):
+    elif isinstance(step, Address):
         kernel.routing.add_address(step.interface, step.address)
     elif isinstance(step, LinkUp):
         kernel.routing.set_link(step.interface, Link(up=True, mtu=step.mtu))
@@ -93,14 +99,10 @@ def take_back(kernel: Kernel, step: Step, before: Before) -> bool:
     @return: whether anything had to be changed that can be seen.
     @raise OSError: the kernel refuses it.
     """
-    if isinstance(step, Address):
-        return not before and kernel.routing.remove_address(step.interface, step.address)
+    if isinstance(step, (Address, Route, Rule, Pair, TunTap)):
+        return not before and _remove(kernel, step)
     if isinstance(step, LinkUp):
         return _restore_link(kernel, step, before)
-    if isinstance(step, Route):
-        return not before and kernel.routing.remove_route(step)
-    if isinstance(step, Rule):
-        return not before and kernel.routing.remove_rule(step)
     if isinstance(step, Sysctl):
         # Another value than ours is somebody else's wish of meanwhile.
         if not isinstance(before, str) or before == step.value or kernel.sysctls.read(step.path) != step.value:
@@ -111,13 +113,22 @@ def take_back(kernel: Kernel, step: Step, before: Before) -> bool:
         return kernel.firewall.remove(step)
     if isinstance(step, Connections):
         kernel.routing.forget_connections(step.mark)
-    if isinstance(step, Pair):
-        return not before and kernel.wiring.remove_link(step.near)
     if isinstance(step, Redirection):
         return kernel.wiring.stop_redirection(step.source)
     if isinstance(step, Promiscuous):
         return before is False and _calm(kernel, step)
     return False
+
+
+def _remove(kernel: Kernel, step: Address | Route | Rule | Pair | TunTap) -> bool:
+    """Whether what is there or not was there; it is gone now."""
+    if isinstance(step, Address):
+        return kernel.routing.remove_address(step.interface, step.address)
+    if isinstance(step, Route):
+        return kernel.routing.remove_route(step)
+    if isinstance(step, Rule):
+        return kernel.routing.remove_rule(step)
+    return kernel.wiring.remove_link(step.near if isinstance(step, Pair) else step.interface)
 
 
 def _set(kernel: Kernel, step: Sysctl, before: Before) -> None:

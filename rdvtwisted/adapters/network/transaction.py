@@ -87,6 +87,26 @@ def undo(kernel: Kernel, journal: Journal, owner: str) -> list[str]:
     return _take_back(kernel, journal, entry, len(entry.plan.steps))
 
 
+def sweep(kernel: Kernel, journal: Journal, owner: str) -> list[str]:
+    """
+    L{undo} what is journalled under an owner, and under every name that begins with it and a dot.
+
+    @return: the steps that were still there, as text.
+    @raise NetworkError: as L{undo}; the others have been undone then.
+    @raise MissingPrivilege: as L{undo}.
+    """
+    found: list[str] = []
+    refused: list[RDVError] = []
+    for name in (owner, *journal.owners(owner)):
+        try:
+            found += undo(kernel, journal, name)
+        except RDVError as error:
+            refused.append(error)
+    if refused:
+        raise refused[0]
+    return found
+
+
 def _take_back(kernel: Kernel, journal: Journal, entry: Entry, number: int) -> list[str]:
     found: list[str] = []
     refused: list[RDVError] = []

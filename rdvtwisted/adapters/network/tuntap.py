@@ -24,6 +24,7 @@ from rdvtwisted.values import Mode, Offloads
 NODE = "/dev/net/tun"
 
 TUNSETIFF = 0x400454CA
+TUNSETPERSIST = 0x400454CB
 TUNSETOFFLOAD = 0x400454D0
 TUNSETVNETHDRSZ = 0x400454D8
 TUNSETVNETLE = 0x400454DC
@@ -111,6 +112,32 @@ def _unopened(name: str, error: OSError) -> RDVError:
     if error.errno == errno.EBUSY:
         return NetworkError(f"there is an interface {name} already: is another process at work?")
     return NetworkError(f"the kernel refuses to make the interface {name}: {error.strerror}")
+
+
+def make_persistent(name: str, mode: Mode, system: System | None = None) -> None:
+    """
+    Make a TUN (L3) or TAP (L2) interface that stays until it is deleted, for another program to open: one that
+    asks for a plain one, without headers in front of packets.
+
+    It belongs to the network namespace of the calling thread, and any program with CAP_NET_ADMIN can open it.
+
+    @raise MissingProgram: the kernel has no TUN.
+    @raise MissingPrivilege: this process may not.
+    @raise NetworkError: the name is taken, or refused.
+    """
+    system = LinuxSystem() if system is None else system
+    interface(name)
+    fd = -1
+    try:
+        fd = system.open(NODE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        flags = (IFF_TUN if mode is Mode.L3 else IFF_TAP) | IFF_NO_PI | IFF_TUN_EXCL
+        system.ioctl(fd, TUNSETIFF, _IFREQ.pack(name.encode("ascii"), flags))
+        system.ioctl(fd, TUNSETPERSIST, 1)
+    except OSError as error:
+        raise _unopened(name, error) from None
+    finally:
+        if fd != -1:
+            system.close(fd)
 
 
 def _bits(offloads: Offloads) -> int:

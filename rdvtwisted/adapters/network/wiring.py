@@ -12,7 +12,9 @@ from zope.interface import implementer
 
 from rdvtwisted.adapters.network.kernel import IWiring
 from rdvtwisted.adapters.network.netlink import refusals, removed
+from rdvtwisted.adapters.network.tuntap import make_persistent
 from rdvtwisted.plan import Port
+from rdvtwisted.values import Mode
 
 #: linux/if.h.
 _IFF_PROMISC = 0x100
@@ -61,6 +63,9 @@ class Wiring:
     def add_pair(self, name: str, peer: str) -> None:
         with refusals():
             self._netlink.link("add", ifname=name, kind="veth", peer=peer)
+
+    def add_tuntap(self, name: str, mode: Mode) -> None:
+        make_persistent(name, mode)
 
     def remove_link(self, name: str) -> bool:
         def remove() -> None:

@@ -13,7 +13,9 @@ from attrs import define, field
 from zope.interface import implementer
 
 from rdvtwisted.adapters.network.kernel import IFirewall, IRouting, ISysctls, IWiring, Kernel, Link
+from rdvtwisted.errors import NetworkError
 from rdvtwisted.plan import FirewallTable, Port, Route, Rule
+from rdvtwisted.values import Mode
 
 
 class Killed(BaseException):
@@ -176,11 +178,19 @@ class MemoryKernel:
             self.state.links[end] = Link(up=False, mtu=1500)
             self.state.sysctls.update(_settings(end))
 
+    def add_tuntap(self, name: str, mode: Mode) -> None:
+        if name in self.state.links:
+            raise NetworkError(f"there is an interface {name} already")
+        self._change(f"add {name} {mode}")
+        self.state.links[name] = Link(up=False, mtu=1500)
+        self.state.sysctls.update(_settings(name))
+
     def remove_link(self, name: str) -> bool:
         if name not in self.state.links:
             return False
         self._change(f"remove {name}")
-        self.unplug(self.state.pairs.pop(name))
+        if name in self.state.pairs:
+            self.unplug(self.state.pairs.pop(name))
         self.unplug(name)
         return True
 

@@ -66,6 +66,40 @@ class LinuxNetworkTests(TestCase):
         self.assertEqual(lines[0], str(PLAN.steps[-1]))
         self.assertEqual(self.kernel.state, before)
 
+    async def test_interface(self) -> None:
+        """An interface for another program goes when its owner's work is undone; one that is taken is refused."""
+        before = self.kernel.snapshot()
+        for mode in Mode:
+            await self.network.make_interface(f"{OWNER}.tunnel", "rdv-1", mode)
+            self.assertIn("rdv-1", self.kernel.state.links)
+            await self.network.undo(f"{OWNER}.tunnel")
+            self.assertEqual(self.kernel.state, before)
+        await self.assertFailure(self.network.make_interface(f"{OWNER}.tunnel", "eth0", Mode.L3), NetworkError)
+        self.assertEqual(self.kernel.state, before)
+
+    async def test_sweep_all(self) -> None:
+        """A sweep finds what was left under names that begin with the owner's and a dot, and nobody else's."""
+        before = self.kernel.snapshot()
+        await self.network.make_interface(f"{OWNER}.tunnel", "rdv-1", Mode.L3)
+        await self.network.make_interface(f"{OWNER}0", "rdv-2", Mode.L3)
+        await self.network.apply(PLAN)
+        self.network.close()
+        network = self.opened(self.kernel)
+        lines = await network.sweep(OWNER)
+        self.assertEqual((lines[0], lines[-1]), (str(PLAN.steps[-1]), "interface rdv-1 (TUN)"))
+        self.assertEqual(self.kernel.state.links.keys() - before.links.keys(), {"rdv-2"})
+        self.assertEqual(await network.sweep(f"{OWNER}0"), ["interface rdv-2 (TUN)"])
+        self.assertEqual(self.kernel.state, before)
+
+    async def test_sweep_goes_on(self) -> None:
+        """What another process is at work for stops a sweep from nothing else, and is told."""
+        await self.network.make_interface(f"{OWNER}.b", "rdv-2", Mode.L3)
+        self.network.close()
+        other = self.opened(self.kernel)
+        await other.make_interface(f"{OWNER}.a", "rdv-1", Mode.L3)
+        await self.assertFailure(self.opened(self.kernel).sweep(OWNER), NetworkError)
+        self.assertEqual(self.kernel.state.links.keys() & {"rdv-1", "rdv-2"}, {"rdv-1"})
+
     async def test_second_network(self) -> None:
         """A second process for the same owner is refused."""
         await self.network.sweep(OWNER)

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from rdvtwisted.adapters.network import tuntap
-from rdvtwisted.adapters.network.tuntap import PacketDevice
+from rdvtwisted.adapters.network.tuntap import PacketDevice, make_persistent
 from rdvtwisted.errors import InvalidValue, MissingPrivilege, MissingProgram, NetworkError, RDVError
 from rdvtwisted.interfaces import IPacketDevice
 from rdvtwisted.values import Mode, Offloads
@@ -225,6 +225,30 @@ class PacketDeviceTests(SynchronousTestCase):
         system = MemorySystem()
         system.refusals[tuntap.TUNSETOFFLOAD] = errno.EBADFD
         self._refused(system, NetworkError, "rdv-t")
+
+    def test_persistent(self) -> None:
+        """An interface for another program is made without headers, stays, and is left closed."""
+        for mode, flags in ((Mode.L3, 0x9001), (Mode.L2, 0x9002)):
+            system = MemorySystem()
+            make_persistent("rdv-t", mode, system)
+            ((request, name), keep) = system.ioctls
+            assert isinstance(name, bytes)
+            self.assertEqual((request, name), (0x400454CA, struct.pack("16sH22x", b"rdv-t", flags)))
+            self.assertEqual(keep, (0x400454CB, 1))
+            self.assertEqual(system.opened, [])
+
+    def test_persistent_refused(self) -> None:
+        """One that cannot be made is refused in one line, and nothing is left open."""
+        for request in (tuntap.TUNSETIFF, tuntap.TUNSETPERSIST):
+            system = MemorySystem()
+            system.refusals[request] = errno.EBUSY
+            error = self.assertRaises(NetworkError, make_persistent, "rdv-t", Mode.L3, system)
+            self.assertEqual(str(error), "there is an interface rdv-t already: is another process at work?")
+            self.assertEqual(system.opened, [])
+        system = MemorySystem()
+        system.node = errno.ENOENT
+        self.assertRaises(MissingProgram, make_persistent, "rdv-t", Mode.L3, system)
+        self.assertRaises(InvalidValue, make_persistent, "tun%d", Mode.L3, system)
 
     def test_bad_name(self) -> None:
         """A name that the kernel would fill in or cut off is refused before anything is opened."""
