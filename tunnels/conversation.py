@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
@@ -16,6 +15,14 @@ from zope.interface import implementer
 from rdvtwisted.errors import TunnelFailed
 
 T = TypeVar("T")
+
+
+class Socket(Protocol):
+    """A connected, non-blocking stream socket, or what has one."""
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+        ...
 
 
 def explain(error: BaseException) -> str:
@@ -50,7 +57,7 @@ class Conversation:
     succeeds or fails. Watches the socket during a step and L{heard} only.
     """
 
-    def __init__(self, reactor: Any, sock: socket.socket, connection: SSL.Connection) -> None:
+    def __init__(self, reactor: Any, sock: Socket, connection: SSL.Connection) -> None:
         self._reactor = reactor
         self._socket = sock
         self.connection = connection

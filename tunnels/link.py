@@ -1,5 +1,5 @@
 """
-One end of the connection between two devices, past its handshake.
+One end of the connection between the two ends of a tunnel, past its handshake.
 
 TLS runs straight on the socket. What one read returns is parsed where it lies
 and handed to the interface from there; what the socket does not take stops
@@ -8,7 +8,6 @@ the reading of the interface, so that nothing piles up here.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -22,7 +21,7 @@ from zope.interface import implementer
 from rdvtwisted.errors import ProtocolError, RDVError, TunnelFailed
 from rdvtwisted.interfaces import IPacketDevice
 from tunnels.carrier import FLUSH_LIMIT
-from tunnels.conversation import explain
+from tunnels.conversation import Socket, explain
 from tunnels.exchange import Exchange
 from tunnels.hello import Hello
 from tunnels.intake import Intake
@@ -41,7 +40,7 @@ class Link:
     def __init__(
         self,
         reactor: Any,
-        sock: socket.socket,
+        sock: Socket,
         connection: SSL.Connection,
         device: IPacketDevice,
         hello: Hello,
@@ -52,7 +51,7 @@ class Link:
     ) -> None:
         """
         @param hello: what this end says of itself.
-        @param peer: the device id of the other end.
+        @param peer: what the other end must say that it is, see L{tunnels.hello.Hello}.
         @param pulse: seconds between heartbeats, and of silence after which the tunnel has failed.
         @param opened: called once packets flow and the round trip is measured.
         @param lost: called once with the error, or L{None} if the other end

@@ -1,38 +1,37 @@
-"""Where the two devices of a session meet: their own TLS handshake, end to end, through the relay."""
+"""Where the two ends of a tunnel meet: their own TLS handshake; through a relay, if both are devices."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from OpenSSL import SSL
 
 from rdvtwisted.errors import TunnelFailed
-from tunnels.carrier import Carrier
-from tunnels.conversation import Conversation, explain, within
+from tunnels.conversation import Conversation, Socket, explain, within
 from tunnels.credentials import PACKET_PROTOCOL, PeerKey
 
-#: Seconds until the other device must have come to the relay: it may still be asking for its tunnel.
+#: Seconds until the other end must have come: a device may still be asking for its tunnel.
 PARTNER_LIMIT = 45.0
 #: Seconds for the handshake, from its first byte.
 HANDSHAKE_LIMIT = 15.0
 
 
-async def meet(reactor: Any, carrier: Carrier, context: SSL.Context, key: PeerKey, server: bool) -> SSL.Connection:
+async def meet(reactor: Any, socket: Socket, context: SSL.Context, key: PeerKey, server: bool) -> SSL.Connection:
     """
-    Shake hands with the other device.
+    Shake hands with the other end.
 
     @param context: as L{tunnels.credentials.packet_context} makes it with C{key}.
     @param server: this end is the TLS server.
-    @return: the connection, on the carrier's socket.
+    @return: the connection, on that socket.
     @raise PeerKeyChanged: the other end has another key than it should.
-    @raise TunnelFailed: it did not come, or broke off, for example because it refuses this device's key.
+    @raise TunnelFailed: it did not come, or broke off, for example because it refuses this end's key.
     """
-    connection = SSL.Connection(context, carrier.socket)
+    connection = SSL.Connection(context, cast(Any, socket))
     if server:
         connection.set_accept_state()
     else:
         connection.set_connect_state()
-    meeting = Conversation(reactor, carrier.socket, connection)
+    meeting = Conversation(reactor, socket, connection)
     shaken = meeting.attempt(connection.do_handshake)
     try:
         if not shaken.called:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Awaitable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from rdvtwisted.values import Role
 from tunnels.carrier import Carrier, connect
+from tunnels.conversation import Socket
 from tunnels.credentials import PeerKey, door_context, has_fast_aes, packet_context
 from tunnels.door import enter
 from tunnels.meeting import meet
@@ -24,7 +24,7 @@ class RelayedTunnel(StreamTunnel):
 
     _carrier: Carrier | None = None
 
-    async def connect(self) -> tuple[socket.socket, SSL.Connection]:
+    async def connect(self) -> tuple[Socket, SSL.Connection]:
         """Pass the door and shake hands; see L{StreamTunnel}."""
         site, parameters = self._site, self._parameters
         door = door_context(site.identity, site.authority)
@@ -34,7 +34,7 @@ class RelayedTunnel(StreamTunnel):
 
         self._carrier = carrier = await connect(site.reactor, site.door)
         await enter(site.reactor, carrier, door, parameters.ticket)
-        connection = await meet(site.reactor, carrier, packets, key, server)
+        connection = await meet(site.reactor, carrier.socket, packets, key, server)
         self.describe(connection.get_group_name() or "", connection.get_cipher_name() or "")
         return carrier.socket, connection
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -10,6 +10,7 @@ from rdvtwisted.errors import RDVError, RequestRefused, TunnelFailed
 from rdvtwisted.interfaces import IPacketDevice, IServerSite, IServerTunnel, ITunnelStream
 from rdvtwisted.values import Offloads, TunnelTerms
 from tunnels.complaints import Complaints
+from tunnels.ending import Ending
 from tunnels.packets import VNET_HEADER
 from tunnels.vtun_client import new_secret
 from tunnels.vtun_frames import LONGEST_PACKET
@@ -50,17 +51,17 @@ class VtunServerTunnel:
         #: Room for one packet, behind a header that says nothing: neither checksum nor segments are left to do.
         self._packet = bytearray(VNET_HEADER + LONGEST_PACKET)
         self._received = 0
-        self._error: RDVError | None = None
-        self._ending = False
-        self._closing: list[Deferred[None]] = []
+        #: Fires when the last guest is gone, once the tunnel ends.
+        self._empty: Deferred[None] = Deferred()
+        self._ending = Ending(self._release)
         self.opened: Deferred[None] = Deferred()
-        self.closed: Deferred[None] = Deferred()
+        self.closed = self._ending.closed
 
     def start(self, device: IPacketDevice) -> None:
         """The packet device is there; see L{IServerTunnel}."""
         if self._device is not None:
             raise RuntimeError("a tunnel is started once")
-        if self._ending:
+        if self._ending.begun:
             device.close()
             return
         self._device = device
@@ -75,7 +76,7 @@ class VtunServerTunnel:
 
     def accept(self) -> Guest:
         """The device opens a connection; see L{IServerTunnel}."""
-        if self._ending:
+        if self._ending.begun:
             raise RequestRefused("the tunnel is closed")
         if len(self._guests) >= MOST_GUESTS:
             raise RequestRefused(f"there are {MOST_GUESTS} connections to the tunnel already")
@@ -94,12 +95,7 @@ class VtunServerTunnel:
 
     def close(self) -> Deferred[None]:
         """Say goodbye and leave nothing behind; see L{IServerTunnel}."""
-        if self._ending and not self._guests:
-            return succeed(None)
-        gone: Deferred[None] = Deferred()
-        self._closing.append(gone)
-        self._end(None)
-        return gone
+        return self._ending.close()
 
     # Told by guests
 
@@ -116,7 +112,7 @@ class VtunServerTunnel:
     def take(self, packets: list[memoryview]) -> None:
         """Hand packets to the kernel; see L{tunnels.vtun_guest.House}."""
         device = self._device
-        if device is None or self._ending:
+        if device is None or self._ending.begun:
             return
         buffer, write = self._packet, device.write
         view = memoryview(buffer)
@@ -133,7 +129,7 @@ class VtunServerTunnel:
 
     def flowing(self, guest: Guest) -> None:
         """Read the device just when the client takes packets; see L{tunnels.vtun_guest.House}."""
-        if self._intake is None or self._ending or guest is not self._seated:
+        if self._intake is None or self._ending.begun or guest is not self._seated:
             return
         self._intake.flow(guest.takes_packets)
         if guest.takes_packets and not self.opened.called:
@@ -143,7 +139,7 @@ class VtunServerTunnel:
     def left(self, guest: Guest, error: RDVError | None) -> None:
         """One that was let in takes the tunnel with it; see L{tunnels.vtun_guest.House}."""
         if guest is self._seated and self._device is not None:
-            self._end(error)
+            self._ending.begin(error)
             return
         if guest is self._seated:
             self._seated = None
@@ -152,8 +148,8 @@ class VtunServerTunnel:
     def gone(self, guest: Guest) -> None:
         """There is room for another; see L{tunnels.vtun_guest.House}."""
         self._guests.discard(guest)
-        if self._ending:
-            self._finish()
+        if self._ending.begun and not self._guests:
+            self._empty.callback(None)
 
     # The end
 
@@ -162,13 +158,9 @@ class VtunServerTunnel:
             self._seated.send(frames)
 
     def _interface_lost(self, problem: object) -> None:
-        self._end(TunnelFailed(f"the network interface of the tunnel of {self._terms.device} is gone: {problem}"))
+        self._ending.begin(TunnelFailed(f"the network interface of the vtun tunnel is gone: {problem}"))
 
-    def _end(self, error: RDVError | None) -> None:
-        if self._ending:
-            return
-        self._ending = True
-        self._error = error
+    async def _release(self, word: str | None) -> None:
         self._complaints.flush()
         if self._intake is not None:
             self._intake.flow(False)
@@ -176,16 +168,6 @@ class VtunServerTunnel:
             self._device.close()
         for guest in list(self._guests):
             guest.dismiss()
-        self._finish()
-
-    def _finish(self) -> None:
-        if self._guests or self.closed.called:
-            return
+        if self._guests:
+            await self._empty
         self._seated = None
-        closing, self._closing = self._closing, []
-        for gone in closing:
-            gone.callback(None)
-        if self._error is None:
-            self.closed.callback(None)
-        else:
-            self.closed.errback(self._error)

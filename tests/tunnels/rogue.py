@@ -34,7 +34,7 @@ class Rogue:
         await enter(reactor, carrier, door_context(site.identity, site.authority), "ticket-2")
         server = site.role is Role.ONSITE
         key = PeerKey("the tested end", peer)
-        connection = await meet(reactor, carrier, packet_context(site.identity, key, server, True), key, server)
+        connection = await meet(reactor, carrier.socket, packet_context(site.identity, key, server, True), key, server)
         return cls(carrier, connection, Conversation(reactor, carrier.socket, connection))
 
     def say(self, data: bytes) -> None:
