@@ -3,26 +3,20 @@ The TLS door: one port for everything, told apart by ALPN.
 
 C{rdv-tunnel/1} is a tunnel stream; C{ssh}, and a client that names nothing,
 is SSH inside TLS; C{h2} and C{http/1.1} go to the web server, if there is one.
+A client that cannot do ALPN asks for a tunnel by the server's name, C{rdv-tunnel}.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from OpenSSL import SSL
-from twisted.internet.interfaces import (
-    IAddress,
-    IOpenSSLServerConnectionCreator,
-    IProtocolFactory,
-    IReactorTime,
-    ITCPTransport,
-)
+from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
-from zope.interface import implementer
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 
 from rdvtwisted.adapters.front.encryption import SSH, TUNNEL, WEB, Credentials, ServerConnection, door_context
 from rdvtwisted.adapters.front.entrance import Entrance, Passage
+from rdvtwisted.adapters.front.inside import Inside, connect
 from rdvtwisted.adapters.front.turnstile import Turnstile
 from rdvtwisted.adapters.front.visit import Limits, Refused, Visits
 from rdvtwisted.interfaces import ITicketOffice
@@ -59,10 +53,12 @@ class Door(Factory):
         self.visits = Visits(clock, limits or Limits(), refused)
         self._office = office
         self._tls12 = tls12
-        self._inside = [Inside(ssh, clock)] if web is None else [Inside(ssh, clock), Inside(web, clock)]
-        self._ways: dict[bytes, _Way] = {TUNNEL: self._tunnel, SSH: self._inside[0], b"": self._inside[0]}
+        # Tunnels gather what they write themselves.
+        self._streams = Inside(Factory(), clock, TLSMemoryBIOProtocol)
+        self._servers = [_Server(each, clock) for each in (ssh, web) if each is not None]
+        self._ways: dict[bytes, _Way] = {TUNNEL: self._tunnel, SSH: self._servers[0], b"": self._servers[0]}
         if web is not None:
-            self._ways |= dict.fromkeys(WEB, self._inside[1])
+            self._ways |= dict.fromkeys(WEB, self._servers[1])
         self.show(credentials)
 
     def show(self, credentials: Credentials) -> None:
@@ -71,13 +67,13 @@ class Door(Factory):
 
     def startFactory(self) -> None:
         """The port is open."""
-        for inside in self._inside:
-            inside.factory.doStart()
+        for server in self._servers:
+            server.inside.factory.doStart()
 
     def stopFactory(self) -> None:
         """The port is closed."""
-        for inside in self._inside:
-            inside.factory.doStop()
+        for server in self._servers:
+            server.inside.factory.doStop()
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         """Let somebody in as far as the TLS handshake; L{None} if there are too many."""
@@ -90,38 +86,21 @@ class Door(Factory):
         self._ways[passage.protocol](transport, passage)
 
     def _tunnel(self, transport: ITCPTransport, passage: Passage) -> None:
-        connect(transport, Turnstile(passage, self._office))
+        connect(transport, Turnstile(passage, self._office, self._streams))
 
 
-@implementer(IOpenSSLServerConnectionCreator)
-class Inside:
-    """The way to a server inside TLS, by Twisted's own TLS transport with its backpressure."""
+class _Server:
+    """The way to a server inside TLS."""
 
     def __init__(self, server: IProtocolFactory, clock: IReactorTime) -> None:
         self._server = server
-        self._connections: dict[TLSMemoryBIOProtocol, SSL.Connection] = {}
-        self.factory = TLSMemoryBIOFactory(self, False, server, clock)
+        self.inside = Inside(server, clock)
 
     def __call__(self, transport: ITCPTransport, passage: Passage) -> None:
         """Let somebody through whose TLS handshake is done."""
         passage.visit.end()
-        server = self._server.buildProtocol(transport.getPeer())
-        if server is None:
+        protocol = self._server.buildProtocol(transport.getPeer())
+        if protocol is None:
             transport.loseConnection()
-            return
-        tls = self.factory.protocol(self.factory, server)
-        self._connections[tls] = passage.connection
-        connect(transport, tls)
-        rest = passage.records.rest()
-        if rest:
-            tls.dataReceived(rest)
-
-    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        """The connection on which the handshake took place."""
-        return self._connections.pop(tlsProtocol)
-
-
-def connect(transport: ITCPTransport, protocol: Protocol) -> None:
-    """Let C{protocol} have the transport from now on, in place of the protocol that had it."""
-    transport.protocol = protocol  # type: ignore[attr-defined]  # every TCP transport of Twisted has it
-    protocol.makeConnection(transport)
+        else:
+            self.inside.connect(transport, passage.connection, protocol, passage.records.rest())

@@ -16,6 +16,11 @@ from rdvtwisted.values import PublicKey
 TUNNEL = b"rdv-tunnel/1"
 SSH = b"ssh"
 WEB = (b"h2", b"http/1.1")
+#: The server's name (SNI, RFC 6066, section 3) by which a client that does no ALPN asks for a tunnel.
+TUNNEL_NAME = b"rdv-tunnel"
+
+#: Without a callback of its own a connection keeps its context's: SSL_set_verify(3).
+_TUNNEL_VERIFICATION = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
 
 #: For TLS 1.2: forward secrecy and authenticated encryption only.
 _TLS12_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -53,6 +58,7 @@ def door_context(credentials: Credentials, tls12: bool, web: bool) -> SSL.Contex
     context.use_certificate(credentials.certificate)
     context.add_extra_chain_cert(credentials.authority)
     context.set_verify(SSL.VERIFY_NONE, _accept_certificate)
+    context.set_tlsext_servername_callback(_hear_name)
     served = (TUNNEL, SSH, *WEB) if web else (TUNNEL, SSH)
 
     def choose(connection: SSL.Connection, offered: list[bytes]) -> bytes:
@@ -62,15 +68,33 @@ def door_context(credentials: Credentials, tls12: bool, web: bool) -> SSL.Contex
                 break
         else:
             raise ProtocolError(f"nothing here speaks {_names(offered)}")
-        if name == TUNNEL:
-            if connection.get_protocol_version() < SSL.TLS1_3_VERSION:
-                raise ProtocolError("a tunnel needs TLS 1.3")
-            # Without a callback of its own it keeps the context's: SSL_set_verify(3).
-            connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
+        if name == TUNNEL and connection.get_protocol_version() < SSL.TLS1_3_VERSION:
+            raise ProtocolError("a tunnel needs TLS 1.3")
+        connection.set_verify(_TUNNEL_VERIFICATION if name == TUNNEL else SSL.VERIFY_NONE)
         return name
 
     context.set_alpn_select_callback(choose)
     return context
+
+
+def asked_for(connection: SSL.Connection) -> bytes:
+    """
+    What a client has asked for, once its handshake is done: an ALPN name; empty if it has named nothing.
+
+    @raise ProtocolError: it may not have that in this way.
+    """
+    name = connection.get_alpn_proto_negotiated()
+    if name or connection.get_servername() != TUNNEL_NAME:
+        return name
+    if connection.get_protocol_version() < SSL.TLS1_3_VERSION:
+        raise ProtocolError("a tunnel needs TLS 1.3")
+    return TUNNEL
+
+
+def _hear_name(connection: SSL.Connection) -> None:
+    """A tunnel's client has to show a certificate; OpenSSL asks about the name first, then about ALPN."""
+    if connection.get_servername() == TUNNEL_NAME:
+        connection.set_verify(_TUNNEL_VERIFICATION)
 
 
 class ServerConnection(SSL.Connection):

@@ -1,15 +1,16 @@
-"""The first thing behind the TLS door: the handshake, and then the way that ALPN names."""
+"""The first thing behind the TLS door: the handshake, and then the way that the client asks for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from attrs import frozen
 from OpenSSL import SSL
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from rdvtwisted.adapters.front.encryption import tls_failure
+from rdvtwisted.adapters.front.encryption import asked_for, tls_failure
 from rdvtwisted.adapters.front.records import Records
 from rdvtwisted.adapters.front.visit import Visit
 from rdvtwisted.errors import ProtocolError
@@ -57,7 +58,7 @@ class Entrance(Protocol):
         try:
             for record in self._records:
                 if self._shake(record):
-                    passage = Passage(self._visit, self._connection, self._records)
+                    passage = Passage(self._visit, self._connection, self._records, asked_for(self._connection))
                     self._through(self.transport, passage)
                     return
         except ProtocolError as error:
@@ -87,17 +88,13 @@ class Entrance(Protocol):
         self.transport.loseConnection()
 
 
+@frozen
 class Passage:
-    """What an entrance passes on: the visit, the TLS connection, and what has come in behind the handshake."""
+    """What an entrance passes on."""
 
-    __slots__ = ("connection", "records", "visit")
-
-    def __init__(self, visit: Visit, connection: SSL.Connection, records: Records) -> None:
-        self.visit = visit
-        self.connection = connection
-        self.records = records
-
-    @property
-    def protocol(self) -> bytes:
-        """The name that ALPN chose; empty without."""
-        return self.connection.get_alpn_proto_negotiated()
+    visit: Visit
+    connection: SSL.Connection
+    #: What has come in behind the handshake.
+    records: Records
+    #: What the client asks for: an ALPN name, or empty.
+    protocol: bytes

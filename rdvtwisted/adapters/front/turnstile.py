@@ -12,7 +12,8 @@ from zope.interface import implementer
 
 from rdvtwisted.adapters.front.encryption import client_key, tls_failure
 from rdvtwisted.adapters.front.entrance import Passage, flush
-from rdvtwisted.adapters.front.stream import TunnelStream
+from rdvtwisted.adapters.front.inside import Inside
+from rdvtwisted.adapters.front.stream import InsideStream, TunnelStream
 from rdvtwisted.errors import ProtocolError, TicketRefused
 from rdvtwisted.interfaces import ITicketOffice, ITunnelSeat
 
@@ -32,7 +33,8 @@ class Turnstile(Protocol):
     """
     A tunnel stream from its TLS handshake until it carries.
 
-    As a producer it says goodbye: the reactor asks it once for the last bytes
+    A stream that stays inside TLS carries from its answer on. To any other it
+    says goodbye as a producer: the reactor asks it once for the last bytes
     of the outer TLS, and once more when the kernel has taken them all. From
     then on the socket belongs to the stream, and nothing of TLS is left.
     """
@@ -41,11 +43,15 @@ class Turnstile(Protocol):
 
     _log = Logger()
 
-    def __init__(self, passage: Passage, office: ITicketOffice) -> None:
+    def __init__(self, passage: Passage, office: ITicketOffice, inside: Inside) -> None:
+        """
+        @param inside: where streams stay that stay inside TLS.
+        """
         self._visit = passage.visit
         self._records = passage.records
         self._connection: SSL.Connection | None = passage.connection
         self._office = office
+        self._inside = inside
         self._line = bytearray()
         self._seat: ITunnelSeat | None = None
         self._goodbye = b""
@@ -112,26 +118,38 @@ class Turnstile(Protocol):
         if self._seat is not None:
             raise ProtocolError("bytes behind the ticket")
         self._line += text
-        if len(self._line) > LINE_LIMIT:
-            raise ProtocolError("the ticket line is too long")
         line, end, rest = self._line.partition(b"\n")
-        if not end:
-            return
-        if rest:
-            raise ProtocolError("bytes behind the ticket")
-        self._redeem(connection, line.decode("ascii", "replace"))
+        if len(line) + len(end) > LINE_LIMIT:
+            raise ProtocolError("the ticket line is too long")
+        if end:
+            self._redeem(connection, line.decode("ascii", "replace"), bytes(rest))
 
-    def _redeem(self, connection: SSL.Connection, line: str) -> None:
+    def _redeem(self, connection: SSL.Connection, line: str, rest: bytes) -> None:
         greeting, _, ticket = line.partition(" ")
         if greeting != GREETING or not ticket:
             raise ProtocolError(f"a tunnel begins with: {GREETING} <ticket>")
         key = client_key(connection)
         try:
-            self._seat = self._office.redeem(ticket, key)
+            seat: ITunnelSeat = self._office.redeem(ticket, key)
         except TicketRefused as error:
             raise ProtocolError(f"{error} (key {key.fingerprint})") from None
+        if seat.inside:
+            self._stay(connection, seat, rest)
+            return
+        if rest:
+            raise ProtocolError("bytes behind the ticket")
+        self._seat = seat
         self._expect("no end of the outer TLS")
         self._answer(connection, "OK")
+
+    def _stay(self, connection: SSL.Connection, seat: ITunnelSeat, early: bytes) -> None:
+        self._visit.end()
+        self._connection = None
+        self._answer(connection, "OK")
+        early += connection.recv(connection.pending()) if connection.pending() else b""
+        stream = InsideStream(self._visit.address, early)
+        self._inside.connect(self.transport, connection, stream, self._records.rest())
+        seat.occupy(stream)
 
     def _answer(self, connection: SSL.Connection, line: str) -> None:
         connection.send(line.encode("ascii", "replace") + b"\n")

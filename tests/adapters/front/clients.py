@@ -165,6 +165,7 @@ def converse(client: TLSClient, wire: Wire) -> None:
 class Seat:
     """A seat that keeps what sits down."""
 
+    inside: bool = False
     streams: list[ITunnelStream] = field(factory=list)
 
     def occupy(self, stream: ITunnelStream) -> None:
