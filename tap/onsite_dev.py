@@ -14,6 +14,11 @@ from tap.logbook import Logged, observer
 from tap.refusal import refusing
 
 
+def names(text: str) -> tuple[str, ...]:
+    """The words of a list with commas between."""
+    return tuple(word for word in (each.strip() for each in text.split(",")) if word)
+
+
 class Options(DeviceOptions):
     """Options of an onsite device."""
 
@@ -29,6 +34,7 @@ class Options(DeviceOptions):
     )
     optParameters: list[list[Any]] = [
         ["interface", "i", None, "Interface whose LAN is made accessible. [default: that of the default route]"],
+        ["backends", "b", None, "Tunnel backends to use, with commas between. [default: all that can be]", names],
     ]
 
 
@@ -44,5 +50,6 @@ def makeService(options: Options) -> IService:
             interface=options["interface"],
             session_seconds=options["session-time"],
             report=options["report"] and Path(options["report"]).absolute(),
+            backends=options["backends"],
         )
         return Logged(service, observer(options.log_level, options.parent or {}))

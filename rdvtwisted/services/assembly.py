@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -145,18 +145,22 @@ def make_onsite(
     interface: str | None,
     session_seconds: float | None,
     report: Path | None,
+    backends: Sequence[str] | None = None,
     reactor: Any = None,
 ) -> OnsiteService:
     """
     An onsite device, not started.
 
+    @param backends: the names of the tunnel backends that it may use; C{None} for all that it can.
     @raise RDVError: this machine lacks something, or a file cannot be used.
     """
     console = Console(_log_line, _log_complaint, report)
     console.check()
     equipment = _equipment(settings, reactor or global_reactor())
     require_net_admin()
-    _require_backends(equipment)
+    _require_backends(equipment, backends or ())
+    if backends:
+        equipment.backends = {name: equipment.backends[name] for name in backends}
     return OnsiteService(
         equipment=equipment,
         console=console,

@@ -203,6 +203,14 @@ class DeviceTests(AssemblyCase):
         )
         self.master(onsite="rpi2200", backends=("twin",))
 
+    def test_wanted_backends(self) -> None:
+        """An onsite offers those only that the operator names, in that order; all have to be here and usable."""
+        self.find(Backend(), Backend("second"), Backend("other", lacking=[LACK]))
+        for backends, offered in ((None, ["twin", "second"]), (("second", "twin"), ["second", "twin"])):
+            self.assertEqual(list(self.onsite(backends=backends).equipment.backends), offered)
+        text = "the tunnel backend other cannot be used here: /dev/net/tun (load the kernel module tun)"
+        self.assert_refused(MissingProgram, text, self.onsite, backends=("twin", "other"))
+
     def test_report(self) -> None:
         """A report that cannot be written is refused."""
         report = self.folder / "gone" / "report"

@@ -36,7 +36,7 @@ DEVICE = {
     "ca": None,
     "report": None,
 }
-ONSITE = {**DEVICE, "interface": None}
+ONSITE = {**DEVICE, "interface": None, "backends": None}
 MASTER = {
     **DEVICE,
     "list-onsite": 0,
@@ -111,13 +111,14 @@ class DeviceOptionsTests(OptionsCase):
                 self.parse(
                     "--username=rpi1", "--rdv-server=[::1]:2222", "--with-tls", "--debug", "--strict-peers",
                     "--session-time=90", "--state-dir=s", "--identity=i", "--known-hosts=h", "--known-peers=p",
-                    "--ca=c", "--report=r", "--interface=eth1",
+                    "--ca=c", "--report=r", "--interface=eth1", "--backends=vtun, tls,",
                 )
             ),
             {
                 "with-tls": 1, "debug": 1, "make-key": 0, "strict-peers": 1, "help-backends": 0,
                 "username": "rpi1", "rdv-server": "[::1]:2222", "session-time": 90.0, "state-dir": "s",
                 "identity": "i", "known-hosts": "h", "known-peers": "p", "ca": "c", "report": "r", "interface": "eth1",
+                "backends": ("vtun", "tls"),
             },
         )  # fmt: skip
 
