@@ -12,6 +12,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
 from rdvtwisted.errors import ConnectionLost, TunnelFailed
+from tunnels.conversation import Socket
 
 #: Seconds until the server must have accepted the TCP connection.
 CONNECT_LIMIT = 10.0
@@ -21,6 +22,17 @@ FLUSH_LIMIT = 1.0
 #: ones on a slow line, as a full socket stops the reading of packets (TCP_NOTSENT_LOWAT, tcp(7)).
 UNSENT_LIMIT = 256 * 1024
 _TCP_NOTSENT_LOWAT = 25
+
+
+def prepare(connected: Socket) -> None:
+    """Have a TCP socket send small packets at once, and keep few bytes unsent; any other one is left as it is."""
+    handle = socket.socket(fileno=connected.fileno())
+    try:
+        if handle.family in (socket.AF_INET, socket.AF_INET6):
+            handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            handle.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_LIMIT)
+    finally:
+        handle.detach()
 
 
 class Carrier(Protocol):
@@ -37,8 +49,7 @@ class Carrier(Protocol):
         self._connection.stopReading()
         self._connection.stopWriting()
         self.socket: socket.socket = self._connection.getHandle()
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_LIMIT)
+        prepare(self.socket)
 
     def release(self, orderly: bool) -> Deferred[None]:
         """

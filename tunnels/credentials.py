@@ -9,6 +9,8 @@ an SSH host is.
 
 from __future__ import annotations
 
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, Protocol
 
 from cryptography import x509
@@ -28,6 +30,8 @@ PACKET_PROTOCOL = b"rdv-packets/1"
 #: of openssl/ssl.h, which pyOpenSSL does not name.
 _NO_CHECK_TIME = 0x200000
 _ENABLE_PARTIAL_WRITE = 0x1
+
+_CPUINFO = Path("/proc/cpuinfo")
 
 _AES_FIRST = b"TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256"
 _CHACHA_FIRST = b"TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256"
@@ -61,6 +65,12 @@ def has_fast_aes(cpuinfo: str) -> bool:
         for line in cpuinfo.splitlines()
         if line.lower().startswith(("flags", "features"))
     )
+
+
+@lru_cache(maxsize=1)
+def fast_aes() -> bool:
+    """Whether this machine's processor has AES instructions."""
+    return has_fast_aes(_CPUINFO.read_text("utf-8", "replace"))
 
 
 class PeerKey:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from pathlib import Path
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred, succeed
@@ -11,12 +10,10 @@ from twisted.internet.defer import Deferred, succeed
 from rdvtwisted.values import Role
 from tunnels.carrier import Carrier, connect
 from tunnels.conversation import Socket
-from tunnels.credentials import PeerKey, door_context, has_fast_aes, packet_context
+from tunnels.credentials import PeerKey, door_context, fast_aes, packet_context
 from tunnels.door import enter
 from tunnels.meeting import meet
 from tunnels.stream import StreamTunnel
-
-_CPUINFO = Path("/proc/cpuinfo")
 
 
 class RelayedTunnel(StreamTunnel):
@@ -30,7 +27,7 @@ class RelayedTunnel(StreamTunnel):
         door = door_context(site.identity, site.authority)
         server = site.role is Role.ONSITE
         key = PeerKey(self._peer, parameters.peer_key)
-        packets = packet_context(site.identity, key, server, has_fast_aes(_CPUINFO.read_text("utf-8", "replace")))
+        packets = packet_context(site.identity, key, server, fast_aes())
 
         self._carrier = carrier = await connect(site.reactor, site.door)
         await enter(site.reactor, carrier, door, parameters.ticket)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from attrs import field, frozen
 from zope.interface import implementer
 
-from rdvtwisted.interfaces import IDeviceTunnel, ITunnelBackend, ITunnelSite
-from rdvtwisted.values import Missing, Mode, TunnelParameters
+from rdvtwisted.interfaces import IDeviceTunnel, IServerSite, IServerTunnel, ITunnelBackend, ITunnelSite
+from rdvtwisted.values import Missing, Mode, TunnelParameters, TunnelTerms
 from tunnels.requirements import missing_for_packets
 
 #: Seconds between heartbeats in a session.
@@ -33,6 +33,8 @@ class TLSBackend:
     summary: str = field(default="TLS 1.3 from device to device through a relay that cannot read it.", init=False)
     modes: frozenset[Mode] = field(default=frozenset({Mode.L3, Mode.L2}), init=False)
     relay: bool = field(default=True, init=False)
+    glue: bool = field(default=True, init=False)
+    inside: bool = field(default=False, init=False)
     #: A stream has no MTU of its own, so the tunnel has that of an Ethernet.
     mtu: int = field(default=1500, init=False)
 
@@ -50,4 +52,11 @@ class TLSBackend:
         from tunnels.relayed import RelayedTunnel
 
         tunnel: IDeviceTunnel = RelayedTunnel(self.name, parameters, site, (self.heartbeat, self.silence))
+        return tunnel
+
+    def server_end(self, terms: TunnelTerms, site: IServerSite) -> IServerTunnel:
+        """The server's end of one device's tunnel; see L{ITunnelBackend}."""
+        from tunnels.tls_end import TLSServerTunnel
+
+        tunnel: IServerTunnel = TLSServerTunnel(terms, site, (self.heartbeat, self.silence))
         return tunnel

@@ -67,6 +67,9 @@ class Guest(Connection):
 
     def connectionMade(self) -> None:
         """Greet it."""
+        if self._leaving:  # the tunnel has ended meanwhile
+            self.transport.abortConnection()
+            return
         self.transport.registerProducer(self, True)
         self._wait(self._core.wait, self._tick)
         self._flush()
@@ -142,6 +145,9 @@ class Guest(Connection):
             return
         self._leaving = True
         self._paused = False
+        if self.transport is None:
+            self._vanish()
+            return
         self._wait(FAREWELL_LIMIT, self._cut)
         self._flush()
         self.transport.unregisterProducer()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from socket import socket
+
 from attrs import define, field
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocol
 from zope.interface import implementer
 
 from rdvtwisted.interfaces import IJoin, IRelay, ITunnelStream
@@ -15,12 +18,32 @@ class MemoryStream:
     """A tunnel stream that carries nothing, and remembers whether it was closed."""
 
     address: str = "192.0.2.1:40000"
-    #: Whether it has been closed.
+    #: Whether it has been closed, in whichever way.
     aborted: bool = False
+    #: Its socket, if it shall have one.
+    socket: socket | None = None
+    #: What L{deliver} got.
+    protocol: IProtocol | None = None
+
+    def fileno(self) -> int:
+        """The descriptor of its socket; -1 without one, or once it is closed."""
+        return -1 if self.socket is None or self.aborted else self.socket.fileno()
+
+    def deliver(self, protocol: IProtocol) -> None:
+        """Keep C{protocol} for the test to connect, if this stream has no socket."""
+        if self.socket is not None:
+            raise RuntimeError("a bare stream is not delivered")
+        self.protocol = protocol
+
+    def close(self) -> None:
+        """Close it in order. Idempotent."""
+        self.abort()
 
     def abort(self) -> None:
         """Close it at once. Idempotent."""
         self.aborted = True
+        if self.socket is not None:
+            self.socket.close()
 
 
 @implementer(IJoin)

@@ -208,7 +208,9 @@ class TunnelBackendContract(_Case):
         self.assertIsNotNone(re.fullmatch("[a-z0-9-]+", backend.name))
         self.assertRegex(backend.summary, r"^\S.*\.$")
         self.assertTrue(backend.modes and backend.modes <= set(Mode))
-        self.assertIsInstance(backend.relay, bool)
+        for able in (backend.relay, backend.glue, backend.inside):
+            self.assertIsInstance(able, bool)
+        self.assertTrue(backend.relay or backend.glue, "nobody can end it, and nobody join it")
         self.assertTrue(576 <= backend.mtu <= 65535)
         for lack in backend.missing():
             self.assertIsInstance(lack, Missing)

@@ -307,6 +307,16 @@ class EndTests(EndCase):
         client.leave()
         self.assert_nothing_held()
 
+    def test_not_connected(self) -> None:
+        """A connection that is still on its way when the tunnel is closed is not waited for, and cut off."""
+        guest = self.tunnel.accept()
+        self.assertIsNone(self.successResultOf(self.tunnel.close()))
+        client = Client(guest)
+        self.assertTrue(client.transport.disconnected)
+        self.assertEqual(client.heard(), b"")
+        client.leave()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
     def test_interface_vanishes(self) -> None:
         """A packet device that is gone ends the tunnel, found out in reading or in writing."""
         for find in (lambda client: self.turn(), lambda client: client.say(framed(Mode.L3, b"x"))):
