@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
+from rdvtwisted.access import Policy
 from rdvtwisted.errors import InvalidValue
 from rdvtwisted.values import Device, device_id
 
@@ -31,6 +32,18 @@ def check(device: Device, others: Iterable[Device]) -> None:
         if other.id != device.id:
             for key in keys.intersection(other.keys):
                 raise InvalidValue("public key", key.fingerprint, f"it is the key of {other.id}; make a new one")
+
+
+def check_policy(policy: Policy, before: Policy, devices: Container[str]) -> Policy:
+    """
+    C{policy}, unless it names a device that C{before} did not, and that is not among C{devices}.
+
+    @raise InvalidValue: it does, which may be a slip of the pen that would leave somebody in or out.
+    """
+    for id in sorted(policy.devices() - before.devices()):
+        if id not in devices:
+            raise absent(id)
+    return policy
 
 
 def taken(id: str) -> InvalidValue:

@@ -277,7 +277,7 @@ class IServerSite(Interface):
 
 
 class IInventory(Interface):
-    """The devices, their roles and keys. Synchronous: reads come from memory."""
+    """The devices, their roles and keys, and who has access to whom. Synchronous: reads come from memory."""
 
     def device(id):
         """
@@ -303,7 +303,21 @@ class IInventory(Interface):
 
     def remove(id):
         """
+        Forget a device, the access rules that name it, and its membership of groups.
+
         @raise rdvtwisted.errors.InvalidValue: there is none.
+        """
+
+    def policy():
+        """
+        @return: the L{rdvtwisted.access.Policy}; the same object as long as nothing in it is changed.
+        """
+
+    def replace_policy(policy):
+        """
+        Store C{policy} in place of the one that is there, all of it or nothing.
+
+        @raise rdvtwisted.errors.InvalidValue: it names a device that is not there, and that the former did not name.
         """
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from zope.interface import implementer
 
-from rdvtwisted.accounts import absent, check, taken
+from rdvtwisted.access import Policy
+from rdvtwisted.accounts import absent, check, check_policy, taken
 from rdvtwisted.interfaces import IInventory
 from rdvtwisted.values import Device
 
@@ -17,6 +18,7 @@ class MemoryInventory:
 
     def __init__(self, devices: Iterable[Device] = ()) -> None:
         self._devices: dict[str, Device] = {}
+        self._policy = Policy()
         for device in devices:
             self.add(device)
 
@@ -46,3 +48,12 @@ class MemoryInventory:
         """Forget a device; see L{IInventory}."""
         if self._devices.pop(id, None) is None:
             raise absent(id)
+        self._policy = self._policy.without_device(id)
+
+    def policy(self) -> Policy:
+        """The access rules; see L{IInventory}."""
+        return self._policy
+
+    def replace_policy(self, policy: Policy) -> None:
+        """Take in access rules; see L{IInventory}."""
+        self._policy = check_policy(policy, self._policy, self._devices)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,8 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from rdvtwisted import accounts
-from rdvtwisted.adapters.store import directory, tables
+from rdvtwisted.access import Policy
+from rdvtwisted.adapters.store import directory, rules, tables
 from rdvtwisted.config import ServerSettings
 from rdvtwisted.errors import ConfigError, InvalidValue, StateDirectoryError
 from rdvtwisted.interfaces import IInventory
@@ -38,7 +39,7 @@ _CURES = {
 @implementer(IInventory)
 class SqlInventory:
     """
-    The devices, in a database that several processes may use at the same time.
+    The devices and the access rules, in a database that several processes may use at the same time.
 
     Reads come from a picture in memory; L{refresh} renews it if somebody else has changed the database. A change
     is made under the database's lock, on what the database holds at that moment.
@@ -51,6 +52,7 @@ class SqlInventory:
     def __init__(self, url: URL) -> None:
         self.problems: tuple[str, ...] = ()
         self._devices: dict[str, Device] = {}
+        self._policy = Policy()
         self._seen: object = None
         self._sqlite = url.get_backend_name() == "sqlite"
         self._where = url.database if self._sqlite else url.render_as_string(hide_password=True)
@@ -126,6 +128,15 @@ class SqlInventory:
             if tables.erase(self._connection, id) == 0:
                 raise accounts.absent(id)
             devices.pop(id, None)
+            self._store(self._policy.without_device(id))
+
+    def policy(self) -> Policy:
+        """The access rules; see L{IInventory}."""
+        return self._policy
+
+    def replace_policy(self, policy: Policy) -> None:
+        """Store the access rules; see L{IInventory}."""
+        self.update_policy(lambda _: policy)
 
     # Beyond it
 
@@ -147,11 +158,21 @@ class SqlInventory:
             devices[id] = device
         return device
 
+    def update_policy(self, change: Callable[[Policy], Policy]) -> Policy:
+        """
+        Store what C{change} makes of the access rules as they are now, with nobody else's change between.
+
+        @return: the rules as stored.
+        """
+        with self._changing() as devices:
+            self._store(accounts.check_policy(change(self._policy), self._policy, devices))
+        return self._policy
+
     def refresh(self) -> bool:
         """
-        Read the database again if it has changed. Its error leaves the devices as they were.
+        Read the database again if it has changed. Its error leaves devices and access rules as they were.
 
-        @return: whether any device is different now.
+        @return: whether any of them is different now.
         @raise StateDirectoryError: the database cannot be used.
         """
         with self._trouble(), self._connection.begin():
@@ -161,14 +182,18 @@ class SqlInventory:
         version = self._version()
         if version == self._seen:
             return False
-        before = self._devices
+        before = self._devices, self._policy
         self._devices, problems = tables.read(self._connection)
+        policy, more = rules.read(self._connection)
+        problems += more
+        if policy != self._policy:
+            self._policy = policy
         self._seen = version
         for problem in problems:
             if problem not in self.problems:
                 self._log.error("Inventory: {problem}", problem=problem)
         self.problems = tuple(problems)
-        return self._devices != before
+        return (self._devices, self._policy) != before
 
     def _version(self) -> object:
         """Something that differs once another connection has changed the database."""
@@ -176,17 +201,27 @@ class SqlInventory:
             return self._connection.exec_driver_sql("PRAGMA data_version").scalar_one()
         return self._connection.execute(select(tables.SCHEMA.c.revision)).scalar_one()
 
+    def _store(self, policy: Policy) -> None:
+        if policy != self._policy:
+            rules.write(self._connection, policy)
+            self._policy = policy
+
     @contextmanager
-    def _changing(self, id: str) -> Iterator[dict[str, Device]]:
-        """All of the block happens, for every process at one moment, or nothing; its devices are the latest."""
+    def _changing(self, id: str = "") -> Iterator[dict[str, Device]]:
+        """
+        All of the block happens, for every process at one moment, or nothing; its devices are the latest.
+
+        @param id: the device that is changed, if there is one.
+        """
+        policy = self._policy
         try:
             with self._trouble(), self._connection.begin():
                 self._connection.execute(update(tables.SCHEMA).values(revision=tables.SCHEMA.c.revision + 1))
                 self._read()
-                devices = dict(self._devices)
+                devices, policy = dict(self._devices), self._policy
                 yield devices
         except BaseException as error:
-            self._seen = None  # what was seen may have been rolled back
+            self._seen, self._policy = None, policy  # what was seen may have been rolled back
             if isinstance(error.__cause__, IntegrityError):  # what is in the way is damaged, or it had been seen
                 raise InvalidValue("device", id, "a damaged record is in its way: remove that device first") from None
             raise
@@ -207,12 +242,24 @@ class SqlInventory:
                 tables.METADATA.create_all(self._connection)
                 self._connection.execute(insert(tables.SCHEMA).values(version=tables.SCHEMA_VERSION, revision=0))
             versions = self._connection.execute(select(tables.SCHEMA.c.version)).scalars().all()
+            if len(versions) == 1 and versions[0] in tables.COMPLETED_VERSIONS:
+                versions = self._complete()
         if versions != [tables.SCHEMA_VERSION]:
             found = ", ".join(map(str, versions)) or "none"
             raise StateDirectoryError(
                 f"the inventory {self._where} has tables of version {found}, this program knows"
                 f" {tables.SCHEMA_VERSION}: use the rdvtwisted that made it"
             )
+
+    def _complete(self) -> Sequence[int]:
+        """Add the tables that an older version did not have, unless another process has just done so."""
+        # This takes the lock; what has been seen without it may be no more.
+        self._connection.execute(update(tables.SCHEMA).values(revision=tables.SCHEMA.c.revision + 1))
+        versions = self._connection.execute(select(tables.SCHEMA.c.version)).scalars().all()
+        if versions != [tables.SCHEMA_VERSION]:
+            tables.METADATA.create_all(self._connection)
+            self._connection.execute(update(tables.SCHEMA).values(version=tables.SCHEMA_VERSION))
+        return [tables.SCHEMA_VERSION]
 
 
 def open_inventory(settings: ServerSettings, *, create: bool = True) -> SqlInventory:

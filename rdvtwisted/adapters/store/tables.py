@@ -11,8 +11,10 @@ from sqlalchemy import Column, Connection, ForeignKey, Integer, MetaData, Row, S
 from rdvtwisted.errors import InvalidValue
 from rdvtwisted.values import Device, PublicKey, Role, device_id
 
-#: Version of the tables below; a database that says another is not touched.
-SCHEMA_VERSION = 1
+#: Version of all tables; a database that says another is not touched, but for those that can be completed.
+SCHEMA_VERSION = 2
+#: Versions to which nothing but tables is to be added: 1 had no access rules.
+COMPLETED_VERSIONS = frozenset({1})
 
 METADATA = MetaData()
 #: One row. C{revision} counts the changes, and updating it first is what lets one writer in at a time.

@@ -16,16 +16,36 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from rdvtwisted.access import Effect, Policy, Rule
 from rdvtwisted.accounts import LONGEST_LABEL, MOST_KEYS
 from rdvtwisted.adapters.store import inventory
 from rdvtwisted.adapters.store.inventory import FILE_NAME, SqlInventory, open_inventory
 from rdvtwisted.config import InventorySettings, ServerSettings
 from rdvtwisted.errors import ConfigError, InvalidValue, StateDirectoryError
 from rdvtwisted.interfaces import IInventory
+from rdvtwisted.scope import Destination
 from rdvtwisted.testing.inventory import MemoryInventory
-from rdvtwisted.values import Device, Role
+from rdvtwisted.values import Device, Mode, Role
 from tests.adapters.store.keys import key, onsite
 from tests.source import CHECKOUT
+
+POLICY = (
+    Policy()
+    .with_group("lyon", ["rpi1", "rpi2"])
+    .with_group("empty", [])
+    .with_rule(
+        Rule(
+            Effect.ALLOW,
+            "ann",
+            "@lyon",
+            (Mode.L3,),
+            (Destination.parse("192.168.1.10:tcp/80,8000-8080"), Destination.parse("10.0.0.0/8")),
+            1_909_159_200.25,
+            "Zürich, upstairs",
+        )
+    )
+    .with_rule(Rule(Effect.DENY, "*", "rpi2"))
+)
 
 
 class MemoryInventoryTests(SynchronousTestCase):
@@ -138,6 +158,43 @@ class MemoryInventoryTests(SynchronousTestCase):
     def test_remove_absent(self) -> None:
         """What is not there cannot be removed."""
         self.assertRefused("invalid device id 'rpi1': there is no such device", self.inventory.remove, "rpi1")
+
+    def test_no_rules(self) -> None:
+        """At first there is no access rule, so nobody has access."""
+        self.assertEqual(self.inventory.policy(), Policy())
+
+    def test_policy(self) -> None:
+        """Access rules are there as they were stored, in place of the former; the same object until they change."""
+        for number, id in enumerate(("ann", "rpi1", "rpi2")):
+            self.inventory.add(onsite(id, number))
+        self.inventory.replace_policy(POLICY)
+        self.assertEqual(self.inventory.policy(), POLICY)
+        self.assertIs(self.inventory.policy(), self.inventory.policy())
+        self.inventory.replace_policy(POLICY.without_rules([1]))
+        self.assertEqual(self.inventory.policy(), POLICY.without_rules([1]))
+        self.inventory.replace_policy(Policy())
+        self.assertEqual(self.inventory.policy(), Policy())
+
+    def test_policy_of_strangers(self) -> None:
+        """Rules and groups name devices that there are."""
+        self.inventory.add(onsite("ann", 1))
+        for policy in (
+            Policy().with_rule(Rule(Effect.DENY, "ann", "rpi1")),
+            Policy().with_group("lyon", ["ann", "rpi1"]),
+        ):
+            self.assertRefused(
+                "invalid device id 'rpi1': there is no such device", self.inventory.replace_policy, policy
+            )
+            self.assertEqual(self.inventory.policy(), Policy())
+
+    def test_policy_of_removed_device(self) -> None:
+        """With a device go the rules that name it; the others stay, and can be changed."""
+        for number, id in enumerate(("ann", "rpi1", "rpi2")):
+            self.inventory.add(onsite(id, number))
+        self.inventory.replace_policy(POLICY)
+        self.inventory.remove("rpi2")
+        self.assertEqual(self.inventory.policy(), POLICY.without_device("rpi2"))
+        self.assertEqual([rule.number for rule in self.inventory.policy().rules], [1])
 
 
 class SqlTestCase(SynchronousTestCase):
@@ -447,9 +504,9 @@ class OpeningTests(SqlTestCase):
     def test_newer_tables(self) -> None:
         """Tables of a newer version are not touched."""
         self.open().close()
-        self.sql("UPDATE rdv_schema SET version = 2")
+        self.sql("UPDATE rdv_schema SET version = 3")
         self.assertUnusable(
-            f"the inventory {self.path} has tables of version 2, this program knows 1: use the rdvtwisted that made it"
+            f"the inventory {self.path} has tables of version 3, this program knows 2: use the rdvtwisted that made it"
         )
 
     def test_no_version(self) -> None:
@@ -457,7 +514,7 @@ class OpeningTests(SqlTestCase):
         self.open().close()
         self.sql("DELETE FROM rdv_schema")
         self.assertUnusable(
-            f"the inventory {self.path} has tables of version none, this program knows 1:"
+            f"the inventory {self.path} has tables of version none, this program knows 2:"
             " use the rdvtwisted that made it"
         )
 
