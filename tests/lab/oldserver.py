@@ -175,10 +175,11 @@ def main() -> None:
     directory: Path = arguments.directory
     signal.signal(signal.SIGTERM, _interrupted)
     _replace(directory / "passwd", Path("/etc/passwd"))
-    for record in ("wtmp", "btmp", "lastlog"):  # this machine's, in which sshd writes who has come
-        _replace(Path("/dev/null"), Path("/var/log", record))
+    (directory / "logins").touch()
+    for name in ("wtmp", "btmp", "lastlog"):  # this machine's, in which sshd writes who has come
+        _replace(directory / "logins", Path("/var/log", name))
     Path("/run/sshd").mkdir(exist_ok=True)  # which sshd does not run without
-    for name in ("manager.sock", "reports"):
+    for name in ("manager.sock", "reports"):  # of an earlier run
         (directory / name).unlink(missing_ok=True)
     oldglue.forbid_forwarding()
     manager = Manager(directory, arguments.wait, _say)
