@@ -328,6 +328,30 @@ class IEventSink(Interface):
         """Take note of C{event}."""
 
 
+class IAuditTrail(Interface):
+    """The append-only record of who did what."""
+
+    trouble = Attribute("Why nothing can be recorded at this moment, text; empty if all is well.")
+
+    def record(deed):
+        """
+        Add an entry. It must not raise: what cannot be written now is kept, as far as there is room, and written
+        later, with an entry that tells the gap.
+
+        @type deed: L{rdvtwisted.audit.Deed}
+        """
+
+    def head():
+        """
+        @return: the L{rdvtwisted.audit.Mark} of the last entry, or L{None}.
+        """
+
+    def lines():
+        """
+        @return: an iterator of all entries' lines, L{bytes}, the oldest first.
+        """
+
+
 # --------------------------------------------------------------- the devices
 
 
