@@ -108,12 +108,13 @@ class StreamTunnel:
         hello = Hello(self._site.device, parameters.mode, parameters.mtu, device.supported(), __version__)
         self._passage = Passage(reactor, sock, connection, device, hello, self._peer, self._pulse, self._ending.begin)
         await self._passage.carry()
+        report = self.report()
         self._log.info(
             "The tunnel to {peer} carries packets: {key_exchange}, {cipher}, round trip {round_trip:.4f} s",
             peer=self._peer,
-            key_exchange=self._report.key_exchange,
-            cipher=self._report.cipher,
-            round_trip=self.report().round_trip,
+            key_exchange=report.key_exchange,
+            cipher=report.cipher,
+            round_trip=report.round_trip,
         )
 
     async def connect(self) -> tuple[Socket, Any]:
