@@ -29,7 +29,7 @@ SESSION_SECONDS = 20.0
 END_SECONDS = 5.0
 """How long after its end anything of a session may be left (design promise)."""
 
-_PROGRAMS = Path(sys.executable).parent
+PROGRAMS = Path(sys.executable).parent
 """The virtualenv's C{bin}, which has C{twistd} and C{rdvctl}."""
 
 
@@ -92,9 +92,14 @@ class Deployment:
 
     # Running
 
+    def environment(self, host: str) -> dict[str, str]:
+        """What the services on a host find in their environment beside this process's."""
+        return {}
+
     def twistd(self, host: str, *arguments: str) -> LabProcess:
         """Start a plugin in the foreground; its log is its output."""
-        return self.lab.start(host, [str(_PROGRAMS / "twistd"), "--nodaemon", "--pidfile=", *arguments])
+        argv = [str(PROGRAMS / "twistd"), "--nodaemon", "--pidfile=", *arguments]
+        return self.lab.start(host, argv, env=self.environment(host))
 
     def begin_server(self) -> LabProcess:
         """Start the server; does not wait for it."""
@@ -134,7 +139,8 @@ class Deployment:
     def start_command(self, *options: str) -> LabProcess:
         """Start the operator's plain command on the master, with these options only besides what every device needs."""
         self._report(MASTER).unlink(missing_ok=True)
-        self.master = self.lab.start("master", [str(_PROGRAMS / "rdv-master"), *self._device(MASTER), *options])
+        argv = [str(PROGRAMS / "rdv-master"), *self._device(MASTER), *options]
+        self.master = self.lab.start("master", argv, env=self.environment("master"))
         return self.master
 
     def wait_session(self) -> dict[str, object]:
@@ -209,7 +215,7 @@ class Deployment:
     def _program(self, host: str, name: str, *arguments: str) -> str:
         """Run one of the project's programs to its end, and return what it prints."""
         options = ["--nodaemon", "--pidfile="] if name == "twistd" else []
-        argv = [str(_PROGRAMS / name), *options, *arguments]
+        argv = [str(PROGRAMS / name), *options, *arguments]
         result = self.lab.run(host, argv, timeout=START_SECONDS)
         if result.returncode:
             words = (result.stderr.strip() or result.stdout.strip()).splitlines()[-3:]
