@@ -13,14 +13,16 @@ from argparse import (
 from collections.abc import Callable
 
 import rdvtwisted
+from rdvtwisted.services import rdvctl_access as access
 from rdvtwisted.services import rdvctl_devices as devices
 from rdvtwisted.services import rdvctl_server as server
 from rdvtwisted.services.administrator import Administrator, Answer
-from rdvtwisted.values import Role
+from rdvtwisted.values import Mode, Role
 
 Command = Callable[[Administrator, Namespace], Answer]
 
 _ROLES = tuple(role.value for role in Role)
+_MODES = tuple(mode.value for mode in Mode)
 
 
 def parser() -> ArgumentParser:
@@ -31,7 +33,7 @@ def parser() -> ArgumentParser:
     """
     top = ArgumentParser(
         prog="rdvctl",
-        description="Administer an RDV server: its devices, their keys, who is online, sessions, certificates.\n"
+        description="Administer an RDV server: devices, their keys, access, who is online, sessions, certificates.\n"
         "Works on the server's files, whether it runs or not; a running server takes note at once.",
         epilog=_examples(
             "rdvctl device add rpi1100 --role onsite --key-file rpi1100.pub",
@@ -48,6 +50,9 @@ def parser() -> ArgumentParser:
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     _device_commands(_group(commands, "device", "Devices: the accounts that may log in."))
     _key_commands(_group(commands, "key", "Keys of devices."))
+    _access_commands(
+        _group(commands, "access", "Access rules: which master may use which onsite, and what of its LAN.")
+    )
     _leaf(commands, "online", server.online, "List the devices that are online.", "rdvctl online")
     _leaf(commands, "sessions", server.sessions, "List the sessions.", "rdvctl sessions")
     end = _leaf(commands, "end", server.end, "End a session.", "rdvctl end rpi1100")
@@ -157,6 +162,89 @@ def _key_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
         commands, "list", devices.list_keys, "List the keys of a device, or of all.", "rdvctl key list rpi1100"
     )
     keys.add_argument("id", nargs="?", metavar="ID", help="id of the device; all if left out")
+
+
+def _access_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
+    _rule(
+        _leaf(
+            commands,
+            "allow",
+            access.allow,
+            "Allow a master to use an onsite. What no rule allows is denied, and a deny beats every allow.",
+            "rdvctl access allow '*' '*'",
+            "rdvctl access allow ann rpi1100 192.168.1.10:tcp/80,443 192.168.1.20:icmp --until +8h",
+            "rdvctl access allow @support @lyon --mode L3 --comment 'contract 4711'",
+        )
+    )
+    _rule(
+        _leaf(
+            commands,
+            "deny",
+            access.deny,
+            "Deny a master an onsite, or only some destinations there. Running sessions follow at once.",
+            "rdvctl access deny ann '*'",
+            "rdvctl access deny '*' rpi1100 192.168.1.1",
+        )
+    )
+    rules = _leaf(commands, "list", access.list_, "List the rules.", "rdvctl access list --master ann")
+    rules.add_argument("--master", metavar="ID", help="only those that are about this master")
+    rules.add_argument("--onsite", metavar="ID", help="only those that are about this onsite")
+    remove = _leaf(commands, "remove", access.remove, "Remove rules.", "rdvctl access remove 3 4")
+    remove.add_argument("number", nargs="+", type=int, metavar="RULE", help="its number; see rdvctl access list")
+    check = _leaf(
+        commands,
+        "check",
+        access.check,
+        "Tell whether a master may use an onsite, and which rules say so. Exit status 1 if it may not.",
+        "rdvctl access check ann rpi1100",
+        "rdvctl access check ann rpi1100 192.168.1.10:tcp/22 --mode L3",
+    )
+    check.add_argument("master", metavar="MASTER", help="id of the master")
+    check.add_argument("onsite", metavar="ONSITE", help="id of the onsite")
+    check.add_argument("destination", nargs="?", metavar="DESTINATION", help="whether it may get there")
+    check.add_argument("--mode", choices=_MODES, help="only this mode")
+    export = _leaf(
+        commands, "export", access.export, "Write all rules and groups as a file.", "rdvctl access export > access.toml"
+    )
+    export.add_argument("file", nargs="?", metavar="FILE", help="where to; standard output if left out")
+    import_ = _leaf(
+        commands,
+        "import",
+        access.import_,
+        "Put the rules and groups of a file in place of all that there are; all of them or, if one is wrong, none.",
+        "rdvctl access import access.toml",
+    )
+    import_.add_argument("file", metavar="FILE", help="as rdvctl access export writes it; - for standard input")
+    _group_commands(_group(commands, "group", "Groups of devices, which rules name as @NAME."))
+
+
+def _rule(leaf: ArgumentParser) -> None:
+    leaf.add_argument("master", metavar="MASTER", help="id of a master, @GROUP, or '*' for all")
+    leaf.add_argument("onsite", metavar="ONSITE", help="id of an onsite, @GROUP, or '*' for all")
+    leaf.add_argument(
+        "destination",
+        nargs="*",
+        metavar="DESTINATION",
+        help="part of the LAN, such as 192.168.1.0/24, 192.168.1.10:tcp/80,443, 192.168.1.20-192.168.1.29:udp,"
+        " '*:icmp'; all of it if left out",
+    )
+    leaf.add_argument("--mode", choices=_MODES, help="only this mode")
+    leaf.add_argument(
+        "--until", metavar="WHEN", help="end of the rule: +30m, +8h, +3d, +2w, 2030-07-01, 2030-07-01T18:00"
+    )
+    leaf.add_argument("--comment", default="", metavar="TEXT", help="why there is this rule")
+
+
+def _group_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
+    _leaf(commands, "list", access.list_groups, "List the groups.", "rdvctl access group list")
+    for name, command, help, least in (
+        ("set", access.set_group, "Give a group these devices and no others. It is made if need be.", "*"),
+        ("add", access.add_to_group, "Add devices to a group. It is made if need be.", "+"),
+        ("remove", access.remove_from_group, "Take devices out of a group; without any, remove the group.", "*"),
+    ):
+        leaf = _leaf(commands, name, command, help, f"rdvctl access group {name} lyon rpi1100 rpi1102")
+        leaf.add_argument("name", metavar="NAME", help="name of the group, without @")
+        leaf.add_argument("id", nargs=least, metavar="ID", help="id of a device")
 
 
 def _certificate_commands(commands: _SubParsersAction[ArgumentParser]) -> None:

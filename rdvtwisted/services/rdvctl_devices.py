@@ -122,9 +122,16 @@ def set_(admin: Administrator, arguments: Namespace) -> Answer:
 def remove(admin: Administrator, arguments: Namespace) -> Answer:
     """Forget a device and its keys."""
     with admin.inventory() as inventory:
+        before = inventory.policy()
         inventory.remove(arguments.id)
+        left = inventory.policy()
     server = admin.announce()
-    return Answer({"removed": arguments.id, "server": server}, f"{arguments.id} is removed.{_dropped(server)}")
+    gone = [rule.number for rule in before.rules if rule not in left.rules]
+    rules = f" With it went {_count(len(gone), 'access rule')}: {', '.join(map(str, gone))}." if gone else ""
+    return Answer(
+        {"removed": arguments.id, "rules": gone, "server": server},
+        f"{arguments.id} is removed.{_dropped(server)}{rules}",
+    )
 
 
 def add_key(admin: Administrator, arguments: Namespace) -> Answer:
@@ -202,6 +209,7 @@ def _next_steps(admin: Administrator, device: Device) -> list[str]:
     if device.role is Role.MASTER:
         command += " --list-onsite"
     where = "" if names else " (SERVER is the name or address of this server)"
+    pair = f"{device.id} ONSITE" if device.role is Role.MASTER else f"MASTER {device.id}"
     old = ["  An old device runs its script as before, with the same -u and -R."] if device.legacy else []
     return [
         f"Next, on the device, as root{where}:",
@@ -210,6 +218,7 @@ def _next_steps(admin: Administrator, device: Device) -> list[str]:
         "It pins this server's keys when it first connects; 'rdvctl host-keys' shows what they should be.",
         "Then, here:",
         "  rdvctl online",
+        f"  rdvctl access allow {pair}",
     ]
 
 
