@@ -37,6 +37,7 @@ def arguments() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     up = commands.add_parser("up", help="build the lab, with services on the customer's LAN")
     up.add_argument("--sites", type=int, default=1, help="number of customers (default: %(default)s)")
+    up.add_argument("--engineers", type=int, default=1, help="number of masters with a PC (default: %(default)s)")
     up.add_argument("--lan", default="192.168.1.0/24", help="the LAN that each of them has (default: %(default)s)")
     commands.add_parser("down", help="take it away, and everything that runs in it")
     status = commands.add_parser("status", help="show hosts, addresses and processes; exits with 3 if there is no lab")
@@ -57,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         _prepare()
         if options.command == "up":
-            return _up(options.prefix, options.sites, options.lan)
+            return _up(options.prefix, options.sites, options.lan, options.engineers)
         if options.command == "down":
             return _down(options.prefix)
         if options.command == "status":
@@ -97,9 +98,9 @@ def _prepare() -> None:
         raise LabError(f"{obstacle}; on Debian: apt-get update && apt-get install {' '.join(packages)}")
 
 
-def _up(prefix: str, sites: int, lan: str) -> int:
+def _up(prefix: str, sites: int, lan: str, engineers: int) -> int:
     """Build the lab, unless the very same is there."""
-    wanted = Lab(prefix, sites, lan)
+    wanted = Lab(prefix, sites, lan, engineers)
     present = Lab.load(prefix)
     if present is not None and present.topology == wanted.topology:
         _say(f"the lab {prefix!r} is up already")

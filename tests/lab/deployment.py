@@ -38,6 +38,11 @@ def onsite_id(site: int = 1) -> str:
     return "rpi1100" if site == 1 else f"rpi{1100 + site}"
 
 
+def master_id(engineer: int = 1) -> str:
+    """The id of an engineer's master device: rpi1101, then rpi1202 and on."""
+    return MASTER if engineer == 1 else f"rpi{1200 + engineer}"
+
+
 class Deployment:
     """
     Services in a lab that is up, each with a state directory of its own, and a
@@ -46,7 +51,7 @@ class Deployment:
     @ivar door: which of L{DOORS} devices go through that are started from now on.
     @ivar server: the server's process; L{None} before it is started.
     @ivar onsites: the onsite devices' processes, by site number.
-    @ivar master: the process of the session's master; L{None} before there is one.
+    @ivar masters: the processes of sessions' masters, by the engineer's number.
     """
 
     def __init__(self, lab: Lab, door: str = "ssh") -> None:
@@ -55,8 +60,17 @@ class Deployment:
         self.directory = lab.directory / "deployment"
         self.directory.mkdir(exist_ok=True)
         self.server: LabProcess | None = None
-        self.master: LabProcess | None = None
         self.onsites: dict[int, LabProcess] = {}
+        self.masters: dict[int, LabProcess] = {}
+
+    @property
+    def master(self) -> LabProcess | None:
+        """The first engineer's master; L{None} before there is one."""
+        return self.masters.get(1)
+
+    @master.setter
+    def master(self, process: LabProcess) -> None:
+        self.masters[1] = process
 
     # Before anything runs
 
@@ -64,15 +78,16 @@ class Deployment:
         """Have every device make its key; the public halves (C{ALGORITHM BASE64}) by device id."""
         keys = {}
         for host, id in self._devices():
-            plugin = "master-dev" if id == MASTER else "onsite-dev"
+            plugin = "master-dev" if host.startswith("master") else "onsite-dev"
             self._program(host, "twistd", plugin, "--username", id, "--make-key", "--state-dir", str(self.state(id)))
             keys[id] = " ".join((self.state(id) / "identity.pub").read_text().split()[:2])
         return keys
 
     def register(self, keys: dict[str, str]) -> None:
         """Register devices with the server, by the administrator's command."""
+        masters = {id for host, id in self._devices() if host.startswith("master")}
         for id, key in keys.items():
-            self.rdvctl("device", "add", id, "--role", "master" if id == MASTER else "onsite", "--key", key)
+            self.rdvctl("device", "add", id, "--role", "master" if id in masters else "onsite", "--key", key)
 
     def rdvctl(self, *arguments: str) -> str:
         """
@@ -112,29 +127,42 @@ class Deployment:
         server.wait_listening(*DOORS.values(), timeout=START_SECONDS)
         return server
 
-    def begin_onsite(self, site: int = 1) -> LabProcess:
-        """Start the onsite device of a site; does not wait for it."""
-        options = [*self._device(onsite_id(site)), "--interface", "eth0"]
+    def begin_onsite(self, site: int = 1, backends: str | None = None) -> LabProcess:
+        """
+        Start the onsite device of a site; does not wait for it.
+
+        @param backends: names of tunnel backends that it offers, with commas between; all if not given.
+        """
+        offer = ["--backends", backends] if backends is not None else []
+        options = [*self._device(onsite_id(site)), "--interface", "eth0", *offer]
         process = self.twistd(f"onsite{site_suffix(site)}", "onsite-dev", *options)
         self.onsites[site] = process
         return process
 
-    def start_onsite(self, site: int = 1) -> LabProcess:
-        """Start the onsite device of a site; returns when it waits for a master."""
+    def start_onsite(self, site: int = 1, backends: str | None = None) -> LabProcess:
+        """As L{begin_onsite}, and returns when it waits for a master."""
         known = len(self.records(onsite_id(site)))
-        process = self.begin_onsite(site)
+        process = self.begin_onsite(site, backends)
         self.wait_record(process, onsite_id(site), "online", START_SECONDS, after=known)
         return process
 
     def start_master(
-        self, mode: str = "L3", backend: str | None = None, site: int = 1, options: Sequence[str] = ()
+        self,
+        mode: str = "L3",
+        backend: str | None = None,
+        site: int = 1,
+        options: Sequence[str] = (),
+        engineer: int = 1,
     ) -> LabProcess:
-        """Start a session from the master to the onsite device of a site; does not wait for it."""
+        """Start a session from an engineer's master to the onsite device of a site; does not wait for it."""
+        id = master_id(engineer)
         choice = ["--backend", backend] if backend is not None else []
         where = ["--onsite", onsite_id(site), "--tunnel-mode", mode, "--extremity", EXTREMITY]
-        self._report(MASTER).unlink(missing_ok=True)
-        self.master = self.twistd("master", "master-dev", *self._device(MASTER), *where, *choice, *options)
-        return self.master
+        self._report(id).unlink(missing_ok=True)
+        host = f"master{site_suffix(engineer)}"
+        process = self.twistd(host, "master-dev", *self._device(id), *where, *choice, *options)
+        self.masters[engineer] = process
+        return process
 
     def start_command(self, *options: str) -> LabProcess:
         """Start the operator's plain command on the master, with these options only besides what every device needs."""
@@ -143,15 +171,13 @@ class Deployment:
         self.master = self.lab.start("master", argv, env=self.environment("master"))
         return self.master
 
-    def wait_session(self) -> dict[str, object]:
+    def wait_session(self, engineer: int = 1) -> dict[str, object]:
         """The master's record of a session that is up: backend, mode, join, session_s, kex and more."""
-        assert self.master is not None
-        return self.wait_record(self.master, MASTER, "up", SESSION_SECONDS)
+        return self.wait_record(self.masters[engineer], master_id(engineer), "up", SESSION_SECONDS)
 
-    def end_session(self) -> int:
-        """Interrupt the master as Ctrl-C does; its exit status."""
-        assert self.master is not None
-        return self.master.stop(signal.SIGINT, timeout=END_SECONDS)
+    def end_session(self, engineer: int = 1) -> int:
+        """Interrupt an engineer's master as Ctrl-C does; its exit status."""
+        return self.masters[engineer].stop(signal.SIGINT, timeout=END_SECONDS)
 
     # Looking
 
@@ -186,7 +212,7 @@ class Deployment:
 
     def logs(self) -> Iterator[tuple[str, Path]]:
         """The log of every service that was started, by its host."""
-        for process in (self.server, *self.onsites.values(), self.master):
+        for process in (self.server, *self.onsites.values(), *self.masters.values()):
             if process is not None:
                 yield process.host, process.log
 
@@ -200,7 +226,8 @@ class Deployment:
         """The host and id of every device."""
         for site in range(1, len(self.lab.topology.lans) + 1):
             yield f"onsite{site_suffix(site)}", onsite_id(site)
-        yield "master", MASTER
+        for engineer in range(1, self.lab.topology.engineers + 1):
+            yield f"master{site_suffix(engineer)}", master_id(engineer)
 
     def _report(self, id: str) -> Path:
         return self.directory / f"{id}.reports"

@@ -37,16 +37,18 @@ class Lab:
         prefix: str = "rdvlab",
         sites: int = 1,
         lan: IPv4Network | str | Sequence[IPv4Network | str] = CUSTOMER_LAN,
+        engineers: int = 1,
     ) -> None:
         """
         @param lan: the customers' LAN, the same for all sites, or one for each.
+        @param engineers: how many there are, each with a master and a PC.
         """
         if isinstance(lan, (str, IPv4Network)):
             lan = [lan] * sites
         if len(lan) != sites:
             raise ValueError(f"{len(lan)} LANs for {sites} sites")
         self.prefix = prefix
-        self.topology = Topology(prefix, tuple(IPv4Network(network) for network in lan))
+        self.topology = Topology(prefix, tuple(IPv4Network(network) for network in lan), engineers)
         self._numbers = count(1)
         self._started: list[LabProcess] = []
 
@@ -57,7 +59,7 @@ class Lab:
             state = json.loads((namespaces.run_directory(prefix) / "lab.json").read_text())
         except (FileNotFoundError, ValueError):
             return None
-        lab = cls(prefix, len(state["lans"]), state["lans"])
+        lab = cls(prefix, len(state["lans"]), state["lans"], state["engineers"])
         whole = state["up"] and set(namespaces.inodes(prefix).values()) == set(lab.topology.hosts)
         return lab if whole else None
 
@@ -146,6 +148,7 @@ class Lab:
         state = {
             "prefix": self.prefix,
             "lans": [str(lan) for lan in self.topology.lans],
+            "engineers": self.topology.engineers,
             "up": up,
             "owner": {"pid": os.getpid(), "start": processes.start_time(os.getpid())},
         }

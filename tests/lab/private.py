@@ -35,18 +35,25 @@ class _Case(Protocol):
     def addCleanup(self, f: Callable[[], None]) -> None: ...
 
 
-def built_for(case: _Case, sites: int = 1, lan: IPv4Network | str | Sequence[IPv4Network | str] = CUSTOMER_LAN) -> Lab:
+def built_for(
+    case: _Case,
+    sites: int = 1,
+    lan: IPv4Network | str | Sequence[IPv4Network | str] = CUSTOMER_LAN,
+    engineers: int = 1,
+) -> Lab:
     """A private lab that is up, and down again when the test case has ended."""
-    lab = private_lab(sites, lan)
+    lab = private_lab(sites, lan, engineers)
     case.addCleanup(lab.down)
     return lab.up()
 
 
-def private_lab(sites: int = 1, lan: IPv4Network | str | Sequence[IPv4Network | str] = CUSTOMER_LAN) -> Lab:
+def private_lab(
+    sites: int = 1, lan: IPv4Network | str | Sequence[IPv4Network | str] = CUSTOMER_LAN, engineers: int = 1
+) -> Lab:
     """
     A lab, not built yet, that no other process has: for tests and benchmarks.
     Private labs of processes that have died are taken down first.
     """
     for prefix in abandoned(_PRIVATE):
         Lab(prefix).down()
-    return Lab(f"{_PRIVATE}{os.getpid()}", sites, lan)
+    return Lab(f"{_PRIVATE}{os.getpid()}", sites, lan, engineers)

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.lab.topology import CUSTOMER_LAN, MAX_SITES, Topology
+from tests.lab.topology import ACCESS_NETWORK, CUSTOMER_LAN, MAX_SITES, Topology
 
 
 class TopologyTests(SynchronousTestCase):
@@ -24,9 +24,22 @@ class TopologyTests(SynchronousTestCase):
         self.assertEqual(len(outside), len(set(outside)))
         self.assertGreater(len(outside), 2 * MAX_SITES)
 
+    def test_engineers(self) -> None:
+        """However many engineers there are, none shares a public address with another; at home all have the same."""
+        topology = Topology("lab", (CUSTOMER_LAN,) * MAX_SITES, MAX_SITES)
+        public = [
+            port.address.ip
+            for host in topology.hosts
+            for port in topology.ports(host)
+            if port.address is not None and port.address.ip in ACCESS_NETWORK
+        ]
+        self.assertEqual(len(public), len(set(public)))
+        self.assertEqual(len(public), 4 * MAX_SITES)
+        self.assertEqual(topology.address("pc"), topology.address(f"pc{MAX_SITES}"))
+
     def test_gateways_are_neighbours(self) -> None:
         """Every host's default gateway is in the network of its own uplink and belongs to the next host."""
-        topology = Topology("lab", (CUSTOMER_LAN, IPv4Network("10.9.0.0/16")))
+        topology = Topology("lab", (CUSTOMER_LAN, IPv4Network("10.9.0.0/16")), 3)
         for host in topology.hosts.values():
             if host.gateway is None:
                 continue
@@ -38,7 +51,7 @@ class TopologyTests(SynchronousTestCase):
 
     def test_names_fit(self) -> None:
         """No interface name is longer than the kernel's 15 characters."""
-        topology = Topology("lab", (CUSTOMER_LAN,) * MAX_SITES)
+        topology = Topology("lab", (CUSTOMER_LAN,) * MAX_SITES, MAX_SITES)
         names = {port.name for host in topology.hosts for port in topology.ports(host)}
         self.assertLessEqual(max(map(len, names)), 15)
 
@@ -58,6 +71,8 @@ class TopologyTests(SynchronousTestCase):
         """No site, more sites than links, and a LAN too small for its hosts are refused."""
         for lans in ((), (CUSTOMER_LAN,) * (MAX_SITES + 1), (IPv4Network("10.0.0.0/28"),)):
             self.assertRaises(ValueError, Topology, "lab", lans)
+        for engineers in (0, MAX_SITES + 1):
+            self.assertRaises(ValueError, Topology, "lab", (CUSTOMER_LAN,), engineers)
 
     def test_no_such_cable(self) -> None:
         """To pull a cable that is not there is an error that says so."""

@@ -28,7 +28,7 @@ SUPPORT_LAN = IPv4Network("192.168.50.0/24")
 EXTREMITY_LINK = IPv4Network("192.168.38.224/29")
 
 MAX_SITES = 31
-"""How many /30 links fit below the support side's half of the access network."""
+"""How many /30 links of customers fit into their half of the access network, and of engineers into theirs."""
 
 ONSITE_HOST, WEB_HOST = 10, 20
 """Host numbers inside a customer's LAN; the router is number 1."""
@@ -158,17 +158,19 @@ class Topology:
     """
     Every host and cable of one lab.
 
-    Host names: C{inet}, C{server}, C{support-router}, C{master}, C{pc}, and per
-    site C{site-router}, C{onsite}, C{web}, from the second site on with its
-    number behind (C{onsite2}).
+    Host names: C{inet}, C{server}, per engineer C{support-router}, C{master},
+    C{pc}, and per site C{site-router}, C{onsite}, C{web}; from the second
+    engineer or site on with its number behind (C{onsite2}).
 
     @ivar prefix: what every name on this machine starts with; no dash, so that
         no lab's prefix is the start of another lab's names.
     @ivar lans: one customer LAN a site, in order.
+    @ivar engineers: how many there are, each behind a router of his own, with the same addresses.
     """
 
     prefix: str = "rdvlab"
     lans: tuple[IPv4Network, ...] = (CUSTOMER_LAN,)
+    engineers: int = 1
     hosts: dict[str, Host] = field(init=False, compare=False)
     cables: tuple[Cable, ...] = field(init=False, compare=False)
 
@@ -177,6 +179,8 @@ class Topology:
             raise ValueError(f"prefix {self.prefix!r}: use 1 to 16 of a-z 0-9, starting with a letter")
         if not 1 <= len(self.lans) <= MAX_SITES:
             raise ValueError(f"{len(self.lans)} sites: use 1 to {MAX_SITES}")
+        if not 1 <= self.engineers <= MAX_SITES:
+            raise ValueError(f"{self.engineers} engineers: use 1 to {MAX_SITES}")
         for lan in self.lans:
             if lan.num_addresses <= WEB_HOST + 1:
                 raise ValueError(f"LAN {lan} is too small: use a /27 or wider")
@@ -192,7 +196,8 @@ class Topology:
         ]
         for number, lan in enumerate(self.lans, 1):
             self._site(number, lan, hosts, cables)
-        self._support(hosts, cables)
+        for number in range(1, self.engineers + 1):
+            self._support(number, hosts, cables)
         object.__setattr__(self, "hosts", {host.name: host for host in hosts})
         object.__setattr__(self, "cables", tuple(cables))
 
@@ -214,19 +219,20 @@ class Topology:
         ]
 
     @staticmethod
-    def _support(hosts: list[Host], cables: list[Cable]) -> None:
-        """The engineer's side: a NAT router, the master device, and the PC on its second interface."""
-        link = IPv4Network((int(ACCESS_NETWORK[128]), 30))
+    def _support(number: int, hosts: list[Host], cables: list[Cable]) -> None:
+        """An engineer's side: a NAT router, the master device, and the PC on its second interface."""
+        router, master, pc = (name + site_suffix(number) for name in ("support-router", "master", "pc"))
+        link = IPv4Network((int(ACCESS_NETWORK[128 + 4 * (number - 1)]), 30))
         inside, extremity = _member(SUPPORT_LAN, 1), _member(EXTREMITY_LINK, 1)
         hosts += [
-            Host("support-router", "support's router", link[1], None, True, None, router_rules("eth1")),
-            Host("master", "master device", inside.ip, inside.ip),
-            Host("pc", "engineer's PC", extremity.ip, extremity.ip),
+            Host(router, "support's router", link[1], None, True, None, router_rules("eth1")),
+            Host(master, "master device", inside.ip, inside.ip),
+            Host(pc, "engineer's PC", extremity.ip, extremity.ip),
         ]
         cables += [
-            Cable(Port("support-router", "eth0", _member(link, 2)), Port("inet", "support", _member(link, 1))),
-            Cable(Port("master", "eth0", _member(SUPPORT_LAN, 2)), Port("support-router", "eth1", inside)),
-            Cable(Port("pc", "eth0", _member(EXTREMITY_LINK, 2)), Port("master", "eth1", extremity)),
+            Cable(Port(router, "eth0", _member(link, 2)), Port("inet", f"support{site_suffix(number)}", _member(link, 1))),
+            Cable(Port(master, "eth0", _member(SUPPORT_LAN, 2)), Port(router, "eth1", inside)),
+            Cable(Port(pc, "eth0", _member(EXTREMITY_LINK, 2)), Port(master, "eth1", extremity)),
         ]
 
     def namespace(self, host: str) -> str:
@@ -332,5 +338,5 @@ class Topology:
 
 
 def site_suffix(number: int) -> str:
-    """What the names of site C{number} end in: nothing for the first."""
+    """What the names of site, or engineer, C{number} end in: nothing for the first."""
     return "" if number == 1 else str(number)
