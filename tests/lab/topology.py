@@ -230,7 +230,9 @@ class Topology:
             Host(pc, "engineer's PC", extremity.ip, extremity.ip),
         ]
         cables += [
-            Cable(Port(router, "eth0", _member(link, 2)), Port("inet", f"support{site_suffix(number)}", _member(link, 1))),
+            Cable(
+                Port(router, "eth0", _member(link, 2)), Port("inet", f"support{site_suffix(number)}", _member(link, 1))
+            ),
             Cable(Port(master, "eth0", _member(SUPPORT_LAN, 2)), Port(router, "eth1", inside)),
             Cable(Port(pc, "eth0", _member(EXTREMITY_LINK, 2)), Port(master, "eth1", extremity)),
         ]
