@@ -171,6 +171,8 @@ class Door(Factory):
         self.afterthought = b""
         self.answer: bytes | None = b"OK\n"
         self.joins = True
+        #: Gets who came in, instead of a partner.
+        self.takes: Callable[[Visit], None] | None = None
         self.passes: Callable[[bytes], bytes] | None = None
         self.visits: list[Visit] = []
         #: Who said something before this end had said close_notify.
@@ -224,7 +226,9 @@ class Door(Factory):
     def entered(self, visit: Visit) -> None:
         """A device's connection is its own now."""
         self._waiting.append(visit)
-        if self.joins and len(self._waiting) == 2:
+        if self.takes is not None:
+            self.takes(visit)
+        elif self.joins and len(self._waiting) == 2:
             first, second = self._waiting
             first.join(second)
             second.join(first)
