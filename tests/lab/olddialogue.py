@@ -1,8 +1,13 @@
-"""The conversation of an old device script: an OpenSSH client at a terminal of 80 by 24, and what is expected of it."""
+"""
+The conversation of an old device script: an OpenSSH client at a terminal of 80 by 24, and what is expected of it.
+
+C{python -m tests.lab.olddialogue} has a conversation by itself: see L{main}.
+"""
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -68,9 +73,9 @@ class Terminal:
             finally:
                 os._exit(127)
 
-    def send(self, text: str) -> None:
+    def send(self, text: str, delay: float = _SEND_DELAY) -> None:
         """Type."""
-        time.sleep(_SEND_DELAY)
+        time.sleep(delay)
         try:
             os.write(self._fd, text.encode("latin-1"))
         except OSError:
@@ -105,6 +110,11 @@ class Terminal:
     def _matches(self, patterns: Sequence[str]) -> list[tuple[int, re.Match[bytes]]]:
         searches = ((number, re.search(pattern.encode(), self._unread)) for number, pattern in enumerate(patterns))
         return [(number, match) for number, match in searches if match is not None]
+
+    def rest(self) -> str:
+        """What has been written and not been expected."""
+        rest, self._unread = self._unread, b""
+        return rest.decode("latin-1")
 
     def lives(self) -> bool:
         """Whether the program runs."""
@@ -236,9 +246,36 @@ class Shell:
         self._send("~C")
         self._expect(["ssh> "], ESCAPE_SECONDS, "NoSSHEscapeShellAvailable")
 
+    def type(self, command: str) -> str:
+        """All that the terminal shows of a command, until the next prompt or the end."""
+        try:
+            self.terminal.send(command + "\r", delay=0)
+            return self.terminal.expect([self._prompt], PARAMETERS_SECONDS)[1]
+        except _End:
+            return self.terminal.rest()
+
     def leave(self) -> None:
         """Say goodbye, and do not wait for the answer."""
         self.step = "logout"
         with suppress(OldScriptError):
             self._send("logout\r")
         self.terminal.close()
+
+
+def main() -> None:
+    """
+    Log in and run commands, and print what each answers, as a line of JSON.
+
+    Reads JSON: C{argv} of the ssh client, C{id} of the account, C{commands}. A command that ends the shell is the
+    last one; it answers what comes until the end.
+    """
+    task = json.load(sys.stdin)
+    shell = Shell(task["id"], task["argv"])
+    shell.log_in()
+    answers = [shell.type(command) for command in task["commands"]]
+    shell.terminal.close()
+    json.dump(answers, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
