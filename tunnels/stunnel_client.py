@@ -143,7 +143,10 @@ class StunnelTunnel(StreamTunnel):
         program, plain = self._program, self._plain
         if error is self._blamed or program is None or plain is None or not plain.ended:
             return error
-        await program.end()
+        gone: Deferred[None] = Deferred()
+        program.ended.addCallback(lambda _: None if gone.called else gone.callback(None))
+        program.end()
+        await gone
         words = complaint(program.output())
         if words:
             error = TunnelFailed(f"the tunnel to {self._peer} broke, as stunnel4 says: {words}")

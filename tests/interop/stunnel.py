@@ -1,0 +1,177 @@
+"""A TLS door for stock stunnel programs, with tunnels behind it that end at the server."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from attrs import define, evolve, field
+from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+from zope.interface import implementer
+
+from rdvtwisted.adapters.front.authority import Authority
+from rdvtwisted.adapters.front.door import Door
+from rdvtwisted.adapters.programs import Programs
+from rdvtwisted.errors import RDVError, TunnelFailed
+from rdvtwisted.interfaces import IDeviceTunnel, IServerTunnel, ITunnelSeat, ITunnelStream
+from rdvtwisted.testing.server_tunnels import MemoryServerSite, terms
+from rdvtwisted.testing.tunnels import MemoryIdentity, MemoryTunnelSite, TunnelEnds, identity, parameters
+from rdvtwisted.values import Mode, Role, TunnelReport
+from tests.adapters.front.clients import Office
+from tests.adapters.front.test_door import Greeters
+from tunnels.stunnel import PROGRAMS, StunnelBackend
+
+reactor: Any = global_reactor
+
+#: The device at the tunnels' other end.
+DEVICE = "rpi1100"
+
+
+@implementer(ITunnelSeat)
+@define(eq=False)
+class Chair:
+    """The seat of a tunnel that ends at the server."""
+
+    tunnel: IServerTunnel
+    inside: bool = True
+    stream: ITunnelStream | None = None
+
+    def occupy(self, stream: ITunnelStream) -> None:
+        """Give it to the tunnel."""
+        self.stream = stream
+        self.tunnel.occupy(stream)
+
+    def cut(self) -> None:
+        """Break the TCP connection, without a word of TLS."""
+        stream: Any = self.stream
+        stream.transport.transport.abortConnection()
+
+
+@implementer(IDeviceTunnel)
+@define(eq=False)
+class Stand:
+    """A tunnel's end at the server, started and stopped as a device's is."""
+
+    tunnel: IServerTunnel
+    site: MemoryTunnelSite
+    mode: Mode
+    closed: Deferred[None] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.closed = self.tunnel.closed
+
+    async def _attach(self) -> str:
+        device = await self.site.network.packet_device(self.site.interface, self.mode)
+        self.tunnel.start(device)
+        return str(device.name)
+
+    def attach(self) -> Deferred[str]:
+        """Make the interface."""
+        return Deferred.fromCoroutine(self._attach())
+
+    def carry(self) -> Deferred[TunnelReport]:
+        """Wait until the device is in."""
+        carried: Deferred[TunnelReport] = Deferred()
+
+        def ended(result: Failure | None) -> Failure | None:
+            if not carried.called:
+                carried.errback(result or TunnelFailed("closed before the device was in"))
+            return result
+
+        self.tunnel.opened.addCallback(lambda _: carried.callback(self.report()))
+        self.closed.addBoth(ended)
+        return carried
+
+    def report(self) -> TunnelReport:
+        """What it has carried."""
+        received, sent = self.tunnel.traffic()
+        packets = self.site.network.devices.get(self.site.interface)
+        count = 0 if packets is None else len(packets.written)
+        return TunnelReport("stunnel", received_bytes=received, sent_bytes=sent, received_packets=count)
+
+    def close(self) -> Deferred[None]:
+        """Close it."""
+        gone: Deferred[None] = self.tunnel.close()
+        return gone
+
+
+class StunnelCase(TestCase):
+    """Tests with a door on a free port of 127.0.0.1."""
+
+    timeout = 60
+
+    tls12 = False
+
+    def setUp(self) -> None:
+        """Open the door."""
+        if not any(shutil.which(name) for name in PROGRAMS):
+            self.skipTest("stunnel4 is not installed")
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.authority = Authority.open(self.folder / "tls", ["127.0.0.1"], reactor)
+        self.office = Office()
+        self.ssh = Greeters()
+        self.refusals: list[tuple[str, str, str, str]] = []
+        self.door = Door(
+            reactor,
+            self.authority.credentials(),
+            self.office,
+            self.ssh,
+            lambda *what: self.refusals.append(what),
+            tls12=self.tls12,
+        )
+        port = reactor.listenTCP(0, self.door, interface="127.0.0.1")
+        self.addCleanup(lambda: maybeDeferred(port.stopListening))
+        self.port: int = port.getHost().port
+        self.programs = Programs(reactor, self.folder / "programs")
+        self.identity = identity(DEVICE)
+
+    def site(self, own: MemoryIdentity | None = None, authority: bytes | None = None) -> MemoryTunnelSite:
+        """The device."""
+        return MemoryTunnelSite(
+            DEVICE,
+            Role.ONSITE,
+            reactor,
+            own or self.identity,
+            TCP4ClientEndpoint(reactor, "127.0.0.1", self.port),
+            authority or self.authority.der,
+            door_address=("127.0.0.1", self.port),
+            programs=self.programs,
+        )
+
+    def pair(
+        self,
+        mode: Mode = Mode.L3,
+        near_mode: Mode | None = None,
+        own: MemoryIdentity | None = None,
+        ticket: str | None = None,
+        authority: bytes | None = None,
+    ) -> tuple[TunnelEnds, Chair]:
+        """
+        The device's end and the server's; closed when the test is over.
+
+        @param ticket: what the device shows, if not the ticket that it was given.
+        """
+        backend = StunnelBackend()
+        good = f"ticket{len(self.office.tickets)}"
+        tunnel = backend.server_end(terms(mode, DEVICE, key=self.identity.public), MemoryServerSite(reactor))
+        chair = Chair(tunnel)
+        self.office.tickets[good] = (self.identity.public, chair)
+        near_site, far_site = self.site(own, authority), self.site()
+        told = parameters("stunnel", near_mode or mode, Role.ONSITE, "rpi66", identity("server").public, ticket or good)
+        near = backend.device_end(evolve(told, join="glue"), near_site)
+        ends = TunnelEnds(near, Stand(tunnel, far_site, mode), near_site, far_site, chair.cut)
+        self.addCleanup(lambda: Deferred.fromCoroutine(ends.close()))
+        return ends, chair
+
+    def forgive(self, *waiting: Deferred[Any]) -> None:
+        """Failures of these are not looked at."""
+        for each in waiting:
+            each.addErrback(lambda failure: failure.trap(RDVError) and None)
