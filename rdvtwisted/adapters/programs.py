@@ -137,6 +137,7 @@ class Program(ProcessProtocol):
         self._ear: _Ear | None = None
         self._pid: int | None = None
         self._patience: IDelayedCall | None = None
+        self._again: IDelayedCall | None = None
         self._waiting: list[Deferred[None]] = []
         self.ended: Deferred[str] = Deferred()
 
@@ -184,7 +185,7 @@ class Program(ProcessProtocol):
             os.killpg(self._pid, signal.SIGTERM)
         except ProcessLookupError:
             # It has no group of its own yet, and is still this process's twin, which would not mind the signal.
-            self._reactor.callLater(_BIRTH_SECONDS, self._ask)
+            self._again = self._reactor.callLater(_BIRTH_SECONDS, self._ask)
 
     def _kill(self) -> None:
         if self._pid is not None:
@@ -197,8 +198,9 @@ class Program(ProcessProtocol):
         if pid is not None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
-        if self._patience is not None and self._patience.active():
-            self._patience.cancel()
+        for call in (self._patience, self._again):
+            if call is not None and call.active():
+                call.cancel()
         self.deafen()
         self._home.remove()
         waiting, self._waiting = self._waiting, []
