@@ -12,6 +12,7 @@ from twisted.python import usage
 
 from rdvtwisted.errors import InvalidValue
 from rdvtwisted.services.device import (
+    SILENCE_SECONDS,
     SSH_PORT,
     TLS_PORT,
     DeviceSettings,
@@ -20,6 +21,9 @@ from rdvtwisted.services.device import (
 )
 from rdvtwisted.values import Role, device_id
 from tap.options import CommandOptions
+
+#: Bounds of --silence: below, a slow line is taken for a dead one; above, routers forget a connection that is idle.
+LEAST_SILENCE, MOST_SILENCE = 3.0, 3600.0
 
 
 def seconds(option: str) -> Callable[[str], float | None]:
@@ -41,6 +45,13 @@ def seconds(option: str) -> Callable[[str], float | None]:
     return read
 
 
+def _silence(text: str) -> float:
+    value = seconds("--silence")(text)
+    if value is None or not LEAST_SILENCE <= value <= MOST_SILENCE:
+        raise usage.UsageError(f"--silence {text}: give a number of seconds from {LEAST_SILENCE:g} to {MOST_SILENCE:g}")
+    return value
+
+
 class DeviceOptions(CommandOptions):
     """What every device wants to know; subclasses name the role."""
 
@@ -59,6 +70,7 @@ class DeviceOptions(CommandOptions):
         ["username", "u", None, "The device's account on the server, its id."],
         ["rdv-server", "R", None, "HOST, HOST:PORT or [IPV6]:PORT of the server. [environment: RDV_SERVER_HOSTNAME]"],
         ["session-time", "t", None, "End each session after so many seconds.", seconds("--session-time")],
+        ["silence", None, SILENCE_SECONDS, "Seconds of silence until the server is connected to anew.", _silence],
         ["state-dir", "s", None, "Directory for the key and what is pinned."],
         ["identity", None, None, "Private key file. [default: STATE-DIR/identity]"],
         ["known-hosts", None, None, "The server's SSH host keys. [default: STATE-DIR/known_hosts]"],
@@ -120,4 +132,5 @@ class DeviceOptions(CommandOptions):
             known_peers=place("known-peers", "known_peers"),
             authority=place("ca", "server-ca.pem"),
             strict_peers=bool(self["strict-peers"]),
+            silence=self["silence"],
         )

@@ -16,6 +16,8 @@ from rdvtwisted.values import Role
 #: Ports of the server's doors when the operator names none.
 SSH_PORT = 22
 TLS_PORT = 443
+#: Seconds after the last sign of life of the server until a device takes its connection for lost, outside of sessions.
+SILENCE_SECONDS = 60.0
 #: Bit of CAP_NET_ADMIN in a capability set (linux/capability.h).
 _CAP_NET_ADMIN = 12
 
@@ -73,6 +75,8 @@ class DeviceSettings:
     #: PEM file with the server's certificate authority.
     authority: Path
     strict_peers: bool = False
+    #: See L{SILENCE_SECONDS}.
+    silence: float = SILENCE_SECONDS
 
 
 def make_state_directory(path: Path) -> None:

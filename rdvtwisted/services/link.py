@@ -18,6 +18,7 @@ from rdvtwisted.adapters.ssh.identity import Identity
 from rdvtwisted.adapters.ssh.knownhosts import KnownHosts
 from rdvtwisted.adapters.ssh.link import SSHLink
 from rdvtwisted.adapters.ssh.remote import RemoteShell
+from rdvtwisted.adapters.ssh.settings import ClientSettings
 from rdvtwisted.adapters.uplink import Authority, tls_endpoint
 from rdvtwisted.errors import ConnectionLost, KeyRejected, RDVError
 from rdvtwisted.requests import EndSession, WaitForMaster, WaitForSessionChange
@@ -257,7 +258,8 @@ async def open_link(settings: DeviceSettings, who: Identity, authority: Authorit
     target = Target(settings.host, settings.port, settings.account, who.key, KnownHosts(settings.known_hosts))
     authority.read()
     try:
-        ssh = await connect(tls_endpoint(authority, endpoint) if settings.tls else endpoint, target, reactor)
+        way = tls_endpoint(authority, endpoint) if settings.tls else endpoint
+        ssh = await connect(way, target, reactor, ClientSettings.noticing(settings.silence))
     except KeyRejected as error:
         raise KeyRejected(
             f"{error}. Register it: rdvctl device add {settings.account} --role {settings.role}"

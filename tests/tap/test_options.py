@@ -29,6 +29,7 @@ DEVICE = {
     "username": "rpi1",
     "rdv-server": "rdv.example.org",
     "session-time": None,
+    "silence": 60.0,
     "state-dir": None,
     "identity": None,
     "known-hosts": None,
@@ -110,13 +111,14 @@ class DeviceOptionsTests(OptionsCase):
             dict(
                 self.parse(
                     "--username=rpi1", "--rdv-server=[::1]:2222", "--with-tls", "--debug", "--strict-peers",
-                    "--session-time=90", "--state-dir=s", "--identity=i", "--known-hosts=h", "--known-peers=p",
+                    "--session-time=90", "--silence=9", "--state-dir=s", "--identity=i", "--known-hosts=h", "--known-peers=p",
                     "--ca=c", "--report=r", "--interface=eth1", "--backends=vtun, tls,",
                 )
             ),
             {
                 "with-tls": 1, "debug": 1, "make-key": 0, "strict-peers": 1, "help-backends": 0,
-                "username": "rpi1", "rdv-server": "[::1]:2222", "session-time": 90.0, "state-dir": "s",
+                "username": "rpi1", "rdv-server": "[::1]:2222", "session-time": 90.0, "silence": 9.0,
+                "state-dir": "s",
                 "identity": "i", "known-hosts": "h", "known-peers": "p", "ca": "c", "report": "r", "interface": "eth1",
                 "backends": ("vtun", "tls"),
             },
@@ -203,6 +205,14 @@ class DeviceOptionsTests(OptionsCase):
             ),
         )
         self.assertEqual(self.parse("-u", "rpi1", "-R", "[::1]:99").settings().port, 99)
+
+    def test_silence(self) -> None:
+        """How long a silent server is believed in is a minute unless said otherwise, within bounds."""
+        silences = [self.parse(*WHO, *words).settings().silence for words in ((), ("--silence", "7.5"))]
+        self.assertEqual(silences, [60.0, 7.5])
+        for text in ("2", "-1", "4000", "soon"):
+            error = self.assertRaises(usage.UsageError, self.parse, *WHO, "--silence", text)
+            self.assertIn(f"--silence {text}: give a number of seconds", str(error))
 
     def test_log_level(self) -> None:
         """-d makes the log tell more."""

@@ -52,3 +52,9 @@ class ClientSettings(LineSettings):
     login_seconds: float = 20.0
     #: From asking for a channel or a shell to having it.
     open_seconds: float = 20.0
+
+    @classmethod
+    def noticing(cls, silence: float) -> ClientSettings:
+        """The usual settings, but for this: so many seconds of silence, and the server is taken for gone."""
+        answer = silence / 6
+        return cls(keepalive_idle=silence - answer, keepalive_answer=answer)
