@@ -15,13 +15,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
-
-from attrs import frozen
 
 from tests.lab.deployment import END_SECONDS, MASTER, SESSION_SECONDS, START_SECONDS, onsite_id
 from tests.lab.processes import LabProcess
 from tests.lab.scene import BACK_SECONDS, SceneTestCase
+from tests.lab.size import Size
 
 ONSITE = onsite_id()
 
@@ -48,23 +46,6 @@ GROWTH_BYTES = 3_000_000 + 25_000 * SESSIONS
 
 WARMING = 3
 """Sessions after which a process has imported and cached what it ever will."""
-
-
-@frozen
-class Size:
-    """What a process holds."""
-
-    memory: int
-    descriptors: int
-    threads: int
-
-    @classmethod
-    def of(cls, process: LabProcess | None) -> Size:
-        """That of one that runs."""
-        assert process is not None
-        home = Path(f"/proc/{process.pid}")
-        facts = dict(line.split(":", 1) for line in (home / "status").read_text().splitlines())
-        return cls(int(facts["VmRSS"].split()[0]) * 1024, len(list((home / "fd").iterdir())), int(facts["Threads"]))
 
 
 class SurvivalTestCase(SceneTestCase):
