@@ -111,8 +111,9 @@ class DeviceOptionsTests(OptionsCase):
             dict(
                 self.parse(
                     "--username=rpi1", "--rdv-server=[::1]:2222", "--with-tls", "--debug", "--strict-peers",
-                    "--session-time=90", "--silence=9", "--state-dir=s", "--identity=i", "--known-hosts=h", "--known-peers=p",
-                    "--ca=c", "--report=r", "--interface=eth1", "--backends=vtun, tls,",
+                    "--session-time=90", "--silence=9", "--state-dir=s", "--identity=i",
+                    "--known-hosts=h", "--known-peers=p", "--ca=c", "--report=r", "--interface=eth1",
+                    "--backends=vtun, tls,",
                 )
             ),
             {
