@@ -12,25 +12,23 @@ import errno
 import fcntl
 import os
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from rdvtwisted.adapters.store import directory
-from rdvtwisted.audit import MAX_LINE, Deed, Entry, InvalidEntry, Mark, Value
+from rdvtwisted.adapters.store.audittail import Tail, tail_of
+from rdvtwisted.audit import MAX_LINE, Deed, Entry, Mark, Value
 from rdvtwisted.errors import RDVError, StateDirectoryError
 
 #: Directory of the trail, in the state directory.
 DIRECTORY_NAME = "audit"
 #: Bytes from which on the next entry begins a new file: small enough to be copied, large enough to be few.
 ROTATE_BYTES = 32 << 20
-#: Bytes that are read at a time when the last entry is looked for.
-_BLOCK = 4 * MAX_LINE
-#: Seconds between two looks whether another writer has finished.
-_LOCK_PAUSE = 0.01
+#: How often to see whether another writer has finished, for those who can wait.
+LOCK_ATTEMPTS = 500
 
 _NAME = re.compile(r"([0-9]{12})\.jsonl")
 
@@ -40,23 +38,6 @@ class TrailBusy(RDVError):
 
     def __init__(self) -> None:
         super().__init__("another process is writing to the audit trail, or was stopped while it did")
-
-
-@frozen
-class Tail:
-    """
-    The end of the trail.
-
-    @ivar name: of the newest file; empty if there is none.
-    @ivar size: of that file, bytes.
-    @ivar mark: the last entry; C{None} if there is none.
-    @ivar torn: what stands behind it.
-    """
-
-    name: str = ""
-    size: int = 0
-    mark: Mark | None = None
-    torn: bytes = field(default=b"", repr=False)
 
 
 @frozen
@@ -73,12 +54,12 @@ class AuditFiles:
     The trail in a state directory, as one process has it.
 
     @ivar path: of the trail's own directory.
-    @ivar patience: seconds to wait for another writer; 0 not to wait at all.
+    @ivar pause: waits a moment (10 ms) for another writer; C{None} not to wait for any.
     @ivar random: C{random(n)} gives C{n} unpredictable bytes.
     """
 
     path: Path
-    patience: float = 0.0
+    pause: Callable[[], None] | None = None
     rotate_bytes: int = ROTATE_BYTES
     random: Callable[[int], bytes] = os.urandom
     _directory: int = field(default=-1, init=False)
@@ -86,9 +67,9 @@ class AuditFiles:
     _tail: Tail = field(factory=Tail, init=False)
 
     @classmethod
-    def within(cls, state_directory: str, patience: float = 0.0) -> AuditFiles:
+    def within(cls, state_directory: str, pause: Callable[[], None] | None = None) -> AuditFiles:
         """The trail of a state directory, whether it has one yet or not."""
-        return cls(Path(state_directory, DIRECTORY_NAME), patience)
+        return cls(Path(state_directory, DIRECTORY_NAME), pause)
 
     def open(self) -> None:
         """
@@ -98,15 +79,15 @@ class AuditFiles:
         """
         if self._directory >= 0:
             return
-        directory.prepare(str(self.path))
+        directory.prepare(str(self.path.parent))
         try:
-            if os.geteuid() == 0:
-                # The server may run as the state directory's owner, and must be able to use what root has made.
-                owner = os.stat(self.path.parent)
-                os.chown(self.path, owner.st_uid, owner.st_gid)
-            self._directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            made = _make(self.path)
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            if made:
+                _give_away(descriptor, self.path.parent)
         except OSError as error:
             raise StateDirectoryError(f"cannot open {self.path}: {(error.strerror or str(error)).lower()}") from None
+        self._directory = descriptor
 
     def append(self, deed: Deed) -> Entry:
         """
@@ -151,11 +132,10 @@ class AuditFiles:
 
     def close(self) -> None:
         """Let go of the files. Idempotent."""
-        for descriptor in (self._file, self._directory):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._file = self._directory = -1
-        self._tail = Tail()
+        self._release()
+        if self._directory >= 0:
+            os.close(self._directory)
+        self._directory = -1
 
     def lines(self) -> Iterator[bytes]:
         """
@@ -163,29 +143,27 @@ class AuditFiles:
 
         @raise OSError: a file cannot be read.
         """
-        for name, size in self._sizes():
-            with (self.path / name).open("rb") as file:
-                left = size
-                while left > 0 and (line := file.readline(min(left, MAX_LINE + 1))):
-                    left -= len(line)
-                    yield line
+        for _, line in self._numbered():
+            yield line
 
     def place(self, number: int) -> Place:
-        """Where the line is that L{lines} gives as C{number}th, from 1."""
-        before, last = 0, ""
-        for name, size in self._sizes():
-            last = name
-            with (self.path / name).open("rb") as file:
-                count, left = 0, size
-                while left > 0 and (line := file.readline(min(left, MAX_LINE + 1))):
-                    left -= len(line)
-                    count += 1
-            if number <= before + count:
-                return Place(str(self.path / name), number - before)
-            before += count
-        return Place(str(self.path / last), number)
+        """Where the line is, or would be, that L{lines} gives as C{number}th, from 1."""
+        place = Place(str(self.path), 0)
+        for count, (place, _) in enumerate(self._numbered(), 1):
+            if count == number:
+                return place
+        return evolve(place, line=place.line + 1)
 
     # Inside
+
+    def _numbered(self) -> Iterator[tuple[Place, bytes]]:
+        for name, size in self._sizes():
+            path = self.path / name
+            with path.open("rb") as file:
+                number, left = 0, size
+                while left > 0 and (line := file.readline(min(left, MAX_LINE + 1))):
+                    number, left = number + 1, left - len(line)
+                    yield Place(str(path), number), line
 
     def _sizes(self) -> list[tuple[str, int]]:
         """The files and how much of them is written, at one moment when nobody was writing, if such can be had."""
@@ -218,16 +196,16 @@ class AuditFiles:
 
     def _lock(self, descriptor: int, kind: int) -> None:
         # Never a lock that blocks: a writer that was stopped (SIGSTOP) must not stop the server with it.
-        deadline = time.monotonic() + self.patience
-        while True:
+        for _ in range(LOCK_ATTEMPTS):
             try:
                 fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
             except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise TrailBusy() from None
-                time.sleep(_LOCK_PAUSE)
+                if self.pause is None:
+                    break
+                self.pause()
             else:
                 return
+        raise TrailBusy()
 
     def _catch_up(self) -> int | None:
         """
@@ -237,41 +215,37 @@ class AuditFiles:
         """
         names = self._names()
         name, known = (names[-1] if names else ""), self._tail
-        if name != known.name or self._file < 0:
-            if self._file >= 0:
-                os.close(self._file)
-                self._file = -1
+        same = (
+            self._file >= 0 and name == known.name and os.path.samestat(os.fstat(self._file), os.stat(self.path / name))
+        )
+        if same and os.fstat(self._file).st_size == known.size:
+            return None
+        if not same:
+            self._release()
             if name:
                 self._file = self._open(name)
-        if name and name == known.name and os.fstat(self._file).st_size == known.size:
-            return None
         self._tail = self._find_tail()
         before, now = known.mark, self._tail.mark
         if before is None or (now is not None and now.number >= before.number):
             return None
         if now is None:
             # All is gone. Going on from what was there shows more than beginning anew.
-            self._tail = Tail(self._tail.name, self._tail.size, before, self._tail.torn)
+            self._tail = evolve(self._tail, mark=before)
         return before.number
 
-    def _open(self, name: str) -> int:
-        path = self.path / name
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path, flags, directory.FILE_MODE)
-        if os.geteuid() == 0:
-            owner = os.stat(self.path)
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
-        return descriptor
+    def _open(self, name: str, flags: int = 0) -> int:
+        flags |= os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(name, flags, directory.FILE_MODE, dir_fd=self._directory)
 
     def _find_tail(self) -> Tail:
         names = self._names()
         newest = Tail()
         for name in reversed(names):
-            tail = _tail(self.path / name)
+            tail = tail_of(self.path / name)
             if name == names[-1]:
                 newest = tail
             if tail.mark is not None:
-                return Tail(newest.name, newest.size, tail.mark, newest.torn)
+                return evolve(newest, mark=tail.mark)
         return newest
 
     def _write(self, facts: Mapping[str, Value]) -> Entry:
@@ -280,57 +254,44 @@ class AuditFiles:
         if self._file < 0 or (tail.size >= self.rotate_bytes and not tail.torn):
             self._begin_file(entry.mark.number)
             tail = self._tail
-        data = (b"\n" if tail.torn and not tail.torn.endswith(b"\n") else b"") + entry.line
-        self._tail = Tail(tail.name, -1, tail.mark, tail.torn)  # unknown, should this go wrong
+        data = entry.line if tail.ended else b"\n" + entry.line
+        self._tail = evolve(tail, size=-1)  # unknown, should this go wrong
         written = os.write(self._file, data)
         if written < len(data) - 1:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        # Without its newline an entry is an entry; the next writer will end its line.
-        size = tail.size + len(data) if written == len(data) else -1
-        self._tail = Tail(tail.name, size, entry.mark)
+        # Without its newline an entry is an entry; who comes next ends its line.
+        self._tail = Tail(tail.name, tail.size + len(data) if written == len(data) else -1, entry.mark)
         return entry
 
     def _begin_file(self, number: int) -> None:
         name = f"{number:012d}.jsonl"
-        if self._file >= 0:
-            os.fsync(self._file)
-            os.close(self._file)
-            self._file = -1
-        self._file = self._open(name)
+        self.sync()
+        self._release()
+        self._file = self._open(name, os.O_CREAT | os.O_EXCL)
+        _give_away(self._file, self.path)
         os.fsync(self._directory)
-        self._tail = Tail(name, os.fstat(self._file).st_size, self._tail.mark, self._tail.torn)
+        self._tail = Tail(name, 0, self._tail.mark)
+
+    def _release(self) -> None:
+        descriptor, self._file = self._file, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _make(path: Path) -> bool:
+    """Make a directory; whether it was not there before."""
+    try:
+        path.mkdir(directory.DIRECTORY_MODE)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _give_away(descriptor: int, parent: Path) -> None:
+    """What root has just made in C{parent} is to be its owner's: the server may run as that user."""
+    if os.geteuid() == 0 and (owner := parent.stat()).st_uid != 0:
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def _begun(time: float, id: str) -> dict[str, Value]:
     return Deed("begun", "server", time, detail=f"audit trail {id}, format 1").facts()
-
-
-def _tail(path: Path) -> Tail:
-    """The end of one file. An entry that lacks nothing but its newline is torn by nothing: see L{AuditFiles._write}."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        data, start = b"", size
-        while start > 0:
-            step = min(_BLOCK, start)
-            start -= step
-            file.seek(start)
-            data = file.read(step) + data
-            found = _last_entry(data, whole=start == 0)
-            if found is not None:
-                mark, end = found
-                return Tail(path.name, size, mark, data[end:])
-    return Tail(path.name, size, None, data)
-
-
-def _last_entry(data: bytes, whole: bool) -> tuple[Mark, int] | None:
-    """The last entry in C{data} and where it ends; the first line counts if C{data} is the C{whole} file."""
-    end = len(data)
-    while end > 0:
-        begin = data.rfind(b"\n", 0, end - 1) + 1
-        if begin == 0 and not whole:
-            return None
-        try:
-            return Entry.from_line(data[begin:end]).mark, end
-        except InvalidEntry:
-            end = begin
-    return None

@@ -1,0 +1,292 @@
+"""The audit trail of a running server: whatever becomes of the disk, the server goes on, and the trail tells."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+
+from rdvtwisted.adapters.store.auditfiles import AuditFiles
+from rdvtwisted.adapters.store.audittrail import (
+    BUSY_SECONDS,
+    HEAD_SECONDS,
+    MAX_WAITING,
+    REMIND_SECONDS,
+    SYNC_SECONDS,
+    TROUBLE_SECONDS,
+    AuditTrail,
+)
+from rdvtwisted.audit import Deed, Entry
+from rdvtwisted.testing.audit import AuditTrailContract, MemoryTrail
+from rdvtwisted.verification import verify
+
+NOW = 1_704_067_200.0
+
+
+def deed(number: int = 0) -> Deed:
+    """Something that happened."""
+    return Deed("refused", f"stranger:{number}", NOW + number)
+
+
+class MemoryTests(AuditTrailContract, SynchronousTestCase):
+    """The twin keeps what the real one keeps."""
+
+    def make(self) -> MemoryTrail:
+        """A trail in memory."""
+        return MemoryTrail()
+
+
+class TrailCase(SynchronousTestCase):
+    """A server's trail in a state directory, and what is done in its threads."""
+
+    def make(self) -> AuditTrail:
+        """A trail in a directory of its own."""
+        self.state = Path(self.mktemp()).absolute()
+        self.state.mkdir(0o700)
+        self.clock = Clock()
+        self.clock.rightNow = NOW
+        self.work: list[Callable[[], None]] = []
+        self.files = AuditFiles.within(str(self.state))
+        self.addCleanup(self.files.close)
+        return AuditTrail(self.files, self.clock, self.work.append)
+
+    def entries(self) -> list[Entry]:
+        """What is in the files."""
+        return [Entry.from_line(line) for line in AuditFiles.within(str(self.state)).lines()]
+
+    def actions(self) -> list[object]:
+        """What was done."""
+        return [entry.facts["action"] for entry in self.entries()]
+
+
+class FileTests(TrailCase, AuditTrailContract):
+    """The real one."""
+
+
+class LifeTests(TrailCase):
+    """From start to stop."""
+
+    def test_start_and_stop(self) -> None:
+        """Start and stop are entries; the log names the last one, for those who send it elsewhere."""
+        trail = self.make()
+        with capturedLogs() as events:
+            trail.start("version 1")
+            self.clock.advance(HEAD_SECONDS)
+            mark = trail.head()
+            trail.stop()
+        self.assertEqual(self.actions(), ["begun", "server-started", "server-stopped"])
+        self.assertEqual(self.entries()[1].facts["detail"], "version 1")
+        texts = [formatEvent(event) for event in events]
+        self.assertEqual(
+            texts,
+            [
+                "The audit trail is at its beginning",
+                f"The audit trail is at {mark}",
+                f"The audit trail ends for now at {self.entries()[-1].mark}",
+            ],
+        )
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_next_start(self) -> None:
+        """The next server goes on where the last one has stopped."""
+        trail = self.make()
+        trail.start()
+        trail.stop()
+        trail.start()
+        trail.stop()
+        self.assertEqual(self.actions(), ["begun"] + ["server-started", "server-stopped"] * 2)
+        self.assertIsNone(verify(trail.lines()).broken)
+
+    def test_synced(self) -> None:
+        """What was written is put on the disk a second later, in a thread; many entries at once."""
+        synced: list[int] = []
+        self.patch(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
+        trail = self.make()
+        trail.start()
+        for number in range(10):
+            trail.record(deed(number))
+        self.clock.advance(SYNC_SECONDS)
+        synced.clear()
+        self.assertEqual(len(self.work), 1)
+        self.work.pop()()
+        (path,) = self.state.glob("audit/*")
+        self.assertEqual(synced, [path.stat().st_ino])
+        self.clock.advance(10)
+        self.assertEqual(self.work, [])
+        trail.record(deed())
+        self.clock.advance(SYNC_SECONDS)
+        self.assertEqual(len(self.work), 1)
+        self.work.pop()()
+        trail.stop()
+
+    def test_sync_fails(self) -> None:
+        """A disk that fails at it is told; no descriptor is left open."""
+        trail = self.make()
+        trail.start()
+        self.clock.advance(SYNC_SECONDS)
+
+        def fail(fd: int) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        self.patch(os, "fsync", fail)
+        before = len(os.listdir("/proc/self/fd"))
+        with capturedLogs() as events:
+            self.work.pop()()
+            self.assertEqual(len(os.listdir("/proc/self/fd")), before - 1)
+            trail.stop()
+        self.assertEqual(
+            [formatEvent(event) for event in events], ["The audit trail cannot be synced: input/output error"] * 2
+        )
+
+    def test_mistake(self) -> None:
+        """A deed that cannot be recorded is a mistake of the program; those behind it are recorded."""
+        trail = self.make()
+        trail.record(Deed("No word", "server", NOW))
+        trail.record(deed())
+        self.clock.advance(0)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertEqual(self.actions(), ["begun", "refused"])
+
+
+class TroubleTests(TrailCase):
+    """The files take nothing."""
+
+    def setUp(self) -> None:
+        """A trail on which something is already."""
+        self.trail = self.make()
+        self.trail.record(deed())
+        self.logged: list[LogEvent] = []
+
+    def fill(self, trouble: int = errno.ENOSPC) -> None:
+        """The disk takes nothing until L{clear}."""
+        real = self.write = os.write
+
+        def write(fd: int, data: bytes) -> int:
+            if data.endswith(b"}\n"):
+                raise OSError(trouble, os.strerror(trouble))
+            return real(fd, data)
+
+        self.patch(os, "write", write)
+
+    def clear(self) -> None:
+        """The disk takes what it is given."""
+        self.patch(os, "write", self.write)
+
+    def test_gap(self) -> None:
+        """The server goes on; what has waited is written when there is room again, and an entry tells of the gap."""
+        self.fill()
+        with capturedLogs() as events:
+            for number in range(1, 4):
+                self.trail.record(deed(number))
+            self.assertEqual(self.trail.trouble, "no space left on device")
+            self.clock.advance(TROUBLE_SECONDS)
+            self.clear()
+            self.clock.advance(TROUBLE_SECONDS)
+        self.assertEqual(self.trail.trouble, "")
+        self.assertEqual(self.actions(), ["begun", "refused", "refused", "refused", "refused", "gap"])
+        gap = self.entries()[-1].facts
+        self.assertEqual(
+            (gap["count"], gap["duration_ms"], gap["reason"]),
+            (0, 1000 * 2 * TROUBLE_SECONDS, "no space left on device"),
+        )
+        self.assertIsNone(verify(self.trail.lines()).broken)
+        self.assertEqual(
+            [(event["log_level"], formatEvent(event)) for event in events],
+            [
+                (
+                    LogLevel.error,
+                    "The audit trail cannot be written: no space left on device. 1 entries wait, 0 are lost",
+                ),
+                (LogLevel.info, "The audit trail is written again; 0 entries are lost"),
+            ],
+        )
+        self.trail.record(deed(5))
+        self.assertEqual(self.actions()[-2:], ["gap", "refused"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_lost(self) -> None:
+        """What is kept meanwhile is bounded; the entry on the gap says how many are lost."""
+        self.fill()
+        for number in range(MAX_WAITING + 50):
+            self.trail.record(deed(number))
+        self.clear()
+        self.clock.advance(TROUBLE_SECONDS)
+        facts = self.entries()[-1].facts
+        self.assertEqual((len(self.entries()), facts["action"], facts["count"]), (2 + MAX_WAITING + 1, "gap", 50))
+        self.assertEqual(len(self.trail._waiting), 0)
+
+    def test_reminded(self) -> None:
+        """Trouble that lasts is told at its beginning, every ten minutes, and when it is another."""
+        self.fill()
+        with capturedLogs() as events:
+            self.trail.record(deed())
+            for _ in range(int(2 * REMIND_SECONDS / TROUBLE_SECONDS)):
+                self.clock.advance(TROUBLE_SECONDS)
+            self.assertEqual(len(events), 3)
+            self.clear()
+            self.fill(errno.EROFS)
+            self.clock.advance(TROUBLE_SECONDS)
+        self.assertIn("read-only file system", formatEvent(events[-1]))
+        self.assertEqual(len(events), 4)
+
+    def test_no_room_for_the_gap(self) -> None:
+        """The gap lasts until the entry on it is written."""
+        self.fill()
+        self.trail.record(deed(1))
+        self.clear()
+        real, left = os.write, [1]
+
+        def write(fd: int, data: bytes) -> int:
+            if not left:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            left.pop()
+            return real(fd, data)
+
+        self.patch(os, "write", write)
+        self.clock.advance(TROUBLE_SECONDS)
+        self.assertEqual(self.actions(), ["begun", "refused", "refused"])
+        self.assertNotEqual(self.trail.trouble, "")
+        left += [1]
+        self.clock.advance(TROUBLE_SECONDS)
+        self.assertEqual(self.actions()[-1], "gap")
+        self.assertEqual(self.trail.trouble, "")
+
+    def test_busy(self) -> None:
+        """Another process that writes, or was stopped while it did, does not hold the server up."""
+        other = AuditFiles.within(str(self.state))
+        self.addCleanup(other.close)
+        other.open()
+        with other._alone():
+            self.trail.record(deed(1))
+            self.trail.record(deed(2))
+            self.clock.advance(BUSY_SECONDS)
+            self.assertEqual(self.actions(), ["begun", "refused"])
+            self.assertEqual(self.trail.trouble, "")
+        self.clock.advance(BUSY_SECONDS)
+        self.assertEqual(self.actions(), ["begun", "refused", "refused", "refused"])
+
+    def test_stopped_in_trouble(self) -> None:
+        """A server that stops in trouble says how much is not in its trail."""
+        self.trail.start()
+        self.fill()
+        self.trail.record(deed(1))
+        with capturedLogs() as events:
+            self.trail.stop()
+        self.assertEqual(formatEvent(events[0]), "The audit trail ends without 2 entries: no space left on device")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.clear()
+
+    def test_directory_gone(self) -> None:
+        """A directory that is gone, or that others may enter, is trouble like any other."""
+        self.trail.stop()
+        self.state.chmod(0o755)
+        self.trail.record(deed(1))
+        self.assertIn("open to others", self.trail.trouble)
+        self.state.chmod(0o700)
+        self.clock.advance(TROUBLE_SECONDS)
+        self.assertEqual(self.actions()[-2:], ["refused", "gap"])
