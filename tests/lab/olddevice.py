@@ -3,10 +3,11 @@ An old device: C{python -m tests.lab.olddevice onsite|master ...} in a host of t
 
 It says and does what the original scripts did, with the same options, with
 OpenSSH's client and stock vtund, and ends as they did. Besides, it reports to
-tests, in lines of JSON: C{connected} with the process id of C{ssh}, C{online}
-(an onsite waits), C{not_ready} (it waits again), C{devices} (what a master was
-told), C{parameters}, C{up}, C{ended} with its C{reason} and the C{transcript},
-and C{failed} with the C{step}, the C{error} and the C{transcript}.
+tests, in lines of JSON: C{connected} with the process ids of C{script}
+and C{ssh}, C{online} (an onsite waits), C{not_ready} (it waits again),
+C{devices} (what a master was told), C{parameters}, C{up}, C{ended} with its
+C{reason} and the C{transcript}, and C{failed} with the C{step}, the C{error}
+and the C{transcript}.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ class Device:
         try:
             self.shell = Shell(self.id, self.ssh())
             self.shell.log_in()
-            self.report("connected", ssh=self.shell.terminal.pid)
+            self.report("connected", script=os.getpid(), ssh=self.shell.terminal.pid)
             return self.script(self.shell)
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # as Python ends a script
             transcript = self.shell.terminal.transcript.decode("latin-1") if self.shell is not None else ""

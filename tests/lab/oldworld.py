@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,46 @@ accept = 127.0.0.1:{port}
 connect = {server}:{tls_port}
 """
 
+_TIDY = """\
+sysctl -qw net.ipv4.ip_forward=0
+while ip rule del table 1; do :; done
+nft delete table ip nat
+ip link del br0
+"""
+"""Takes away all that an old device may leave behind."""
+
+_BY_HAND = """\
+cd {directory}
+rm -f typed shown
+mkfifo typed
+ssh -T -F none -i identity -oUserKnownHostsFile=/dev/null -oStrictHostKeyChecking=no -oLogLevel=ERROR \\
+    -L5000:127.0.0.1:5000 {id}@{server} <typed >shown &
+ssh=$!
+exec 3>typed
+echo 'set_tunnelling_dev_lan_ip_address 192.168.1.10/24' >&3
+echo 'get_vtun_parameters' >&3
+until grep -q tunnel_secret shown; do sleep 0.1; done
+value() {{ sed -n "s/.*$1: //p" shown; }}
+[ "$(value rdv_server_vtun_tcp_port)" = 5000 ]
+cat >vtund.conf <<END
+options {{ port 5000; timeout 20; ifconfig /sbin/ifconfig; }}
+tundev{id} {{
+  passwd $(value tunnel_secret);
+  persist no;
+  up {{ ifconfig "%% $(value tunnelling_dev_ip_address) pointopoint $(value rdv_server_ip_address) mtu 1450"; }};
+}}
+END
+vtund -n -f vtund.conf tundev{id} 127.0.0.1 2>vtund.log &
+vtund=$!
+for second in $(seq 10); do ping -c 1 -w 1 "$(value rdv_server_ip_address)" >ping.log && break; done
+ping -c 3 -i 0.2 -w 5 "$(value rdv_server_ip_address)"
+echo logout >&3
+exec 3>&-
+wait $ssh
+wait $vtund || :
+! ip link show dev tun0 2>/dev/null
+"""
+
 
 class OldDevice:
     """
@@ -52,24 +93,31 @@ class OldDevice:
         self._report = self.directory / "reports"
         self._seen = 0
 
-    def start(self, *options: str, stunnel: bool = False, term: str = "xterm") -> LabProcess:
+    def start(self, *options: str, stunnel: bool = False, term: str = "xterm", forever: bool = False) -> LabProcess:
         """
         Start its script; does not wait for it.
 
         @param stunnel: through this host's stunnel, which L{start_stunnel} starts.
         @param term: what its terminal is called.
+        @param forever: start it again two seconds after its end, again and again, as at boot; the process is that
+            of the loop then.
         """
-        self._seen = len(self.records())
+        self.mark()
         where = ["--rdv-server", self.lab.addresses["server"], *(["--with-stunnel"] if stunnel else [])]
         files = ["--identity", str(self.directory / "identity"), "--report", str(self._report)]
         argv = [sys.executable, "-Bm", "tests.lab.olddevice", self.role, "--username", self.id, *where, *files]
-        self.process = self.lab.start(self.host, [*argv, *options], {"TERM": term})
+        loop = ["sh", "-c", 'while :; do "$@"; sleep 2; done', "sh"] if forever else []
+        self.process = self.lab.start(self.host, [*loop, *argv, *options], {"TERM": term})
         return self.process
 
     def connect(self, onsite: str, *options: str, stunnel: bool = False, term: str = "xterm") -> LabProcess:
         """Start a master's script with an onsite device to reach, for the engineer's PC of the lab."""
         words = ("--onsite", onsite, "--extremity", EXTREMITY)
         return self.start(*words, *options, stunnel=stunnel, term=term)
+
+    def mark(self) -> None:
+        """From now on, only what it reports later counts as its latest run."""
+        self._seen = len(self.records())
 
     def records(self) -> list[dict[str, Any]]:
         """What it has reported so far, in all its runs."""
@@ -112,9 +160,27 @@ class OldDevice:
         self.process.send(signal.SIGINT)
         return self.process.wait(END_SECONDS)
 
-    def kill_ssh(self) -> None:
-        """End its ssh client without a word."""
-        os.kill(self.wait_record("connected")["ssh"], signal.SIGKILL)
+    def stop(self) -> None:
+        """Have neither script nor loop run any more, whatever state they are in, and tidy up."""
+        if self.process is not None and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(END_SECONDS)
+        self.process = None
+        # Forwarding, and an empty table of iptables, are what every old device leaves; rules, one that is killed.
+        self.lab.run(self.host, ["sh"], input=_TIDY)
+
+    def signal(self, which: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Signal its C{script} or its C{ssh} client, by default so that it has no time for a word."""
+        running = [record for record in self.records() if record["event"] == "connected"]
+        os.kill(running[-1][which], number)
+
+    def by_hand(self) -> subprocess.CompletedProcess[str]:
+        """
+        What comes of somebody typing, instead of the script: C{ssh -L}, the shell's commands, C{vtund}, C{ping}, and
+        C{logout}. Exit status 0 if all of it works, and vtund ends with ssh; needs a server on which nobody else is.
+        """
+        words = {"directory": self.directory, "id": self.id, "server": self.lab.addresses["server"]}
+        return self.lab.run(self.host, ["sh", "-eu"], 60, input=_BY_HAND.format(**words))
 
 
 def start_stunnel(lab: Lab, host: str) -> LabProcess:

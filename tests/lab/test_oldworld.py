@@ -193,6 +193,14 @@ class OldWorldTests(SynchronousTestCase):
         eventually(lambda: len(self.waits()) > 1, END_SECONDS, "two waits to be over")
         self.assertIn(ONSITE, server.status()["bindings"])
 
+    def test_by_hand(self) -> None:
+        """Without any script, ssh and vtund from Debian do what the reference says."""
+        server = self.serve()
+        result = self.onsite.by_hand()
+        self.assertEqual(result.returncode, 0, result)
+        self.assertIn("3 packets transmitted, 3 received", result.stdout)
+        self.require_nothing_left(server)
+
     def test_key_refused(self) -> None:
         """A device whose key is not that of its account ends with status 1, and says so."""
         server = self.serve()
@@ -217,7 +225,7 @@ class OldWorldTests(SynchronousTestCase):
         """When the master's ssh is killed, its script and the onsite's end, and nothing is left."""
         server = self.serve()
         self.session(server)
-        self.master.kill_ssh()
+        self.master.signal("ssh")
         self.assertEqual(self.master.process.wait(END_SECONDS), 0)
         self.assertIn(self.master.wait_record("ended")["reason"], ("ssh", "vtun"))
         self.assertEqual(self.onsite.wait_record("ended", END_SECONDS)["reason"], "vtun")
