@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from rdvtwisted.testing.tunnels import MemoryIdentity, MemoryTunnelSite, TunnelE
 from rdvtwisted.values import Mode, Role, TunnelReport
 from tests.adapters.front.clients import Office
 from tests.adapters.front.test_door import Greeters
+from tests.tunnels.tls_device import TLSDevice
 from tunnels.stunnel import PROGRAMS, StunnelBackend
 
 reactor: Any = global_reactor
@@ -38,19 +40,37 @@ DEVICE = "rpi1100"
 class Chair:
     """The seat of a tunnel that ends at the server."""
 
-    tunnel: IServerTunnel
+    #: What is to have the stream.
+    sitter: Callable[[ITunnelStream], object]
     inside: bool = True
     stream: ITunnelStream | None = None
 
     def occupy(self, stream: ITunnelStream) -> None:
-        """Give it to the tunnel."""
+        """Give it to who is to have it."""
         self.stream = stream
-        self.tunnel.occupy(stream)
+        self.sitter(stream)
 
     def cut(self) -> None:
-        """Break the TCP connection, without a word of TLS."""
+        """Break the TCP connection, without a word of TLS. Idempotent."""
         stream: Any = self.stream
-        stream.transport.transport.abortConnection()
+        if stream is not None:
+            stream.transport.transport.abortConnection()
+
+
+class StunnelDevice(TLSDevice):
+    """Comes with a device's end of the C{stunnel} backend."""
+
+    def __init__(self, site: MemoryTunnelSite, chair: Chair, mode: Mode, ticket: str) -> None:
+        """
+        @param chair: where it will sit, if it is let in.
+        """
+        told = parameters("stunnel", mode, site.role, "rpi66", identity("server").public, ticket)
+        self._door: Any = chair
+        self._site = site
+        self._tunnel = StunnelBackend().device_end(evolve(told, join="glue"), site)
+        self._gone: Deferred[None] = Deferred()
+        self._tunnel.closed.addErrback(lambda failure: failure.trap(RDVError) and None)
+        self._tunnel.closed.chainDeferred(self._gone)
 
 
 @implementer(IDeviceTunnel)
@@ -162,7 +182,7 @@ class StunnelCase(TestCase):
         backend = StunnelBackend()
         good = f"ticket{len(self.office.tickets)}"
         tunnel = backend.server_end(terms(mode, DEVICE, key=self.identity.public), MemoryServerSite(reactor))
-        chair = Chair(tunnel)
+        chair = Chair(tunnel.occupy)
         self.office.tickets[good] = (self.identity.public, chair)
         near_site, far_site = self.site(own, authority), self.site()
         told = parameters("stunnel", near_mode or mode, Role.ONSITE, "rpi66", identity("server").public, ticket or good)
@@ -171,7 +191,9 @@ class StunnelCase(TestCase):
         self.addCleanup(lambda: Deferred.fromCoroutine(ends.close()))
         return ends, chair
 
-    def forgive(self, *waiting: Deferred[Any]) -> None:
-        """Failures of these are not looked at."""
-        for each in waiting:
-            each.addErrback(lambda failure: failure.trap(RDVError) and None)
+    def device(self, mode: Mode, sitter: Callable[[ITunnelStream], object], own: MemoryIdentity) -> StunnelDevice:
+        """A device with this key, and with a ticket that only the right key makes good."""
+        chair = Chair(sitter)
+        ticket = f"ticket{len(self.office.tickets)}"
+        self.office.tickets[ticket] = (self.identity.public, chair)
+        return StunnelDevice(self.site(own), chair, mode, ticket)

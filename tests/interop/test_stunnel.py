@@ -17,6 +17,13 @@ from rdvtwisted.adapters.programs import Program
 from rdvtwisted.errors import RDVError, TicketRefused, TunnelFailed
 from rdvtwisted.interfaces import ITunnelBackend
 from rdvtwisted.testing.packets import MemoryPacketDevice
+from rdvtwisted.testing.server_tunnels import (
+    MemoryServerSite,
+    ServerEnd,
+    ServerTunnelContract,
+    WatchedReactor,
+    terms,
+)
 from rdvtwisted.testing.tunnels import PLAIN, SEGMENTED, TunnelBackendContract, TunnelEnds, identity, packet
 from rdvtwisted.tickets import TicketOffice
 from rdvtwisted.values import Mode
@@ -35,6 +42,22 @@ class ContractTests(TunnelBackendContract, StunnelCase):
 
     def build_ends(self, mode: Mode) -> TunnelEnds:
         return self.pair(mode)[0]
+
+
+class ServerContractTests(ServerTunnelContract, StunnelCase):
+    """The server's end of a C{stunnel} tunnel keeps the contract of such ends."""
+
+    timeout = 60
+
+    def build_end(self, mode: Mode) -> ServerEnd:
+        watched, stranger = WatchedReactor(reactor), identity("stranger")
+        end = ServerEnd(
+            cast(ITunnelBackend, StunnelBackend()).server_end(terms(mode, DEVICE), MemoryServerSite(watched)),
+            watched,
+            device=lambda: self.device(mode, end.occupy, self.identity),
+            stranger=lambda: self.device(mode, end.occupy, stranger),
+        )
+        return end
 
 
 class CarryTests(StunnelCase):
