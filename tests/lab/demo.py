@@ -2,12 +2,13 @@
 C{script/demo}: one session from end to end, in a lab, with the real services.
 
 Succeeds only if the engineer's PC has reached the customer's LAN by ping, HTTP
-and UDP, and nothing is left of the session after its end.
+and UDP, and nothing is left of the session after its end. Either device may be
+an old one, whose scripts cannot be changed any more; what it leaves on its own
+machine is its own affair.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -18,10 +19,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from tests.lab.casting import Casting, arguments, casting
 from tests.lab.deployment import DOORS, END_SECONDS, MASTER, Deployment, onsite_id
 from tests.lab.lab import Lab
+from tests.lab.oldworld import END_SECONDS as SCRIPT_SECONDS
+from tests.lab.oldworld import OldDevice, start_stunnel
 from tests.lab.processes import LabError, Member, eventually, tail
-from tests.lab.programs import obstacles
+from tests.lab.programs import OLD_PROGRAMS, PROGRAMS, obstacles
 from tests.lab.snapshot import Snapshot
 from tests.lab.topology import CUSTOMER_LAN
 from tests.lab.website import PAGE
@@ -36,9 +40,18 @@ LOG_LINES = 25
 """How much of each log is shown after a failure."""
 
 LOOKED_AT = ("server", "onsite", "master")
-"""Whose network settings must be as before when the session is over."""
+"""Whose network settings must be as before when the session is over, unless it is an old device."""
 
-_FOUND = "up in {session_s} s, {backend} by {join}, key exchange {kex}, cipher {cipher}, round trip {rtt_ms} ms\n"
+SCRIPT_UP_SECONDS = 30.0
+"""How long an old script may take until its tunnel works: it types slowly."""
+
+SECOND_PORT = "eth1"
+"""
+Where an old onsite is plugged into the LAN once more for mode L2: its bridge
+leaves the port without an address, so it cannot be its way to the server.
+"""
+
+_FOUND = "up in {session_s} s, {backend} by {join}, {security}, round trip {rtt_ms} ms\n"
 
 _TIMES = re.compile(r"time=([0-9.]+) ms")
 
@@ -60,11 +73,14 @@ class Demo:
     @ivar findings: what C{--json} prints.
     """
 
-    def __init__(self, lab: Lab, backend: str | None, mode: str, door: str, out: TextIO) -> None:
+    def __init__(self, lab: Lab, casting: Casting, out: TextIO) -> None:
         self.lab = lab
-        self.findings: dict[str, object] = {"ok": False, "backend": backend, "mode": mode, "door": door}
         self.deployment: Deployment | None = None
-        self._backend, self._mode, self._door = backend, mode, door
+        self._casting, self._mode = casting, casting.mode
+        self.findings: dict[str, object] = {
+            "ok": False, "backend": casting.master, "mode": casting.mode, "door": casting.door, "pair": casting.pair,
+        }  # fmt: skip
+        self._old: dict[str, OldDevice] = {}
         self._out = out
         self._before: dict[str, Snapshot] = {}
         self._members: list[Member] = []
@@ -90,9 +106,9 @@ class Demo:
         yield "build the Internet, a customer's site and a support site", self._build
         yield f"start the RDV server, doors on {' and '.join(str(port) for port in DOORS.values())}", self._start_server
         yield f"register {onsite_id()} and {MASTER} with their keys", self._register
-        yield f"start the onsite device {onsite_id()}, behind NAT", self._start_onsite
+        yield f"start the {self._kind('onsite')} {onsite_id()}, behind NAT", self._start_onsite
         yield "check that the engineer's PC does not reach the customer's LAN yet", self._check_apart
-        yield f"open a session in mode {self._mode} from the master device {MASTER}", self._open
+        yield f"open a session in mode {self._mode} from the {self._kind('master')} {MASTER}", self._open
         yield f"ping {web} from the PC", self._ping
         yield f"fetch http://{web}/ from the PC", self._fetch
         yield f"send UDP to {web} from the PC", self._send_udp
@@ -100,7 +116,13 @@ class Demo:
         yield "ping the onsite device from the PC", self._ping_onsite
         yield "end the session, as Ctrl-C on the master does", self._end
         yield "check that nothing is left of it on server, onsite and master", self._check_nothing_left
-        yield "check that the onsite device waits for the next session", self._check_waiting
+        if "onsite" in self._casting.old:
+            yield "check that the old onsite's script has ended, as it always did", self._check_ended
+        else:
+            yield "check that the onsite device waits for the next session", self._check_waiting
+
+    def _kind(self, role: str) -> str:
+        return f"old {role} device" if role in self._casting.old else f"{role} device"
 
     @contextmanager
     def _step(self, words: str) -> Iterator[None]:
@@ -119,7 +141,9 @@ class Demo:
 
     def _show_logs(self) -> None:
         """The end of what each service has said."""
-        for host, log in self.deployment.logs() if self.deployment is not None else ():
+        logs = list(self.deployment.logs()) if self.deployment is not None else []
+        logs += [(device.host, device.process.log) for device in self._old.values() if device.process is not None]
+        for host, log in logs:
             self._out.write(f"\n{host}, the end of its log:\n{tail(log, LOG_LINES)}\n")
 
     # The steps
@@ -127,17 +151,32 @@ class Demo:
     def _build(self) -> None:
         self.lab.up()
         self.lab.services()
-        self.deployment = Deployment(self.lab, self._door)
+        self.deployment = Deployment(self.lab, self._casting.door)
+        for role, id in (("onsite", onsite_id()), ("master", MASTER)):
+            if role in self._casting.old:
+                self._old[role] = OldDevice(self.lab, id, role, role)
+                if self._casting.door == "tls":
+                    start_stunnel(self.lab, role)
+        if "onsite" in self._old and self._mode == "L2":
+            self.lab.plug("onsite", SECOND_PORT, "site-router", "br-lan")
 
     def _start_server(self) -> None:
         self._deployed.start_server()
 
     def _register(self) -> None:
-        self._deployed.register(self._deployed.make_keys())
+        keys = self._deployed.make_keys()
+        self._deployed.register({**keys, **{device.id: device.key for device in self._old.values()}})
 
     def _start_onsite(self) -> None:
-        self._deployed.start_onsite()
-        self._before = {host: self.lab.snapshot(host) for host in LOOKED_AT}
+        if "onsite" in self._old:
+            old = self._old["onsite"]
+            interface = ["-i", SECOND_PORT] if self._mode == "L2" else []
+            old.start(*interface, stunnel=self._through_stunnel)
+            old.wait_record("online")
+            eventually(lambda: self._deployed.ask("online"), END_SECONDS, f"{old.id} to be listed")
+        else:
+            self._deployed.start_onsite(backends=self._casting.onsite)
+        self._before = {host: self.lab.snapshot(host) for host in LOOKED_AT if host not in self._old}
         self._members = self.lab.members()
 
     def _check_apart(self) -> None:
@@ -145,14 +184,28 @@ class Demo:
         require(not self.lab.pings("pc", self.lab.addresses["web"]), "it does: this demo would prove nothing")
 
     def _open(self) -> None:
-        self._deployed.start_master(self._mode, self._backend)
-        record = self._deployed.wait_session()
-        for name in ("backend", "mode", "join", "session_s", "kex", "cipher"):
-            self.findings[name] = record.get(name)
-        require(record.get("mode") == self._mode, f"the session is in mode {record.get('mode')}")
-        require(self._backend in (None, record.get("backend")), f"the session uses {record.get('backend')}")
+        if "master" in self._old:
+            self._open_old()
+        else:
+            self._deployed.start_master(self._mode, self._casting.master)
+            record = self._deployed.wait_session()
+            self.findings |= {name: record.get(name) for name in ("session_s", "kex", "cipher")}
+        [view] = self._deployed.ask("sessions")
+        self.findings |= {name: view[name] for name in ("backend", "mode", "join")}
+        require(view["mode"] == self._mode, f"the session is in mode {view['mode']}")
+        onsite, master = self._casting.backends()
+        carriers = view["backend"].split("-") if "-" in view["backend"] else [view["backend"]] * 2
+        require(onsite in (None, carriers[0]) and master in (None, carriers[1]), f"it uses {view['backend']}")
         if self._mode == "L2":
             self.lab.run("pc", ["ip", "address", "add", GUEST, "dev", "eth0"], check=True)
+
+    def _open_old(self) -> None:
+        """The old master knows less of its session; how long it took the server tells."""
+        master = self._old["master"]
+        master.connect(onsite_id(), "-m", self._mode, stunnel=self._through_stunnel)
+        master.wait_record("up", SCRIPT_UP_SECONDS)
+        [view] = self._deployed.ask("sessions")
+        self.findings |= {"session_s": round(view["up_at"] - view["selected_at"], 3), "kex": "", "cipher": ""}
 
     def _ping(self) -> None:
         pinging = ["ping", "-c", str(PINGS), "-i", "0.02", "-W", "1", self.lab.addresses["web"]]
@@ -185,7 +238,7 @@ class Demo:
         require(self.lab.pings("pc", self.lab.addresses["onsite"]), "it does not answer")
 
     def _end(self) -> None:
-        status = self._deployed.end_session()
+        status = self._old["master"].interrupt() if "master" in self._old else self._deployed.end_session()
         require(status == 0, f"the master's exit status is {status}")
         if self._mode == "L2":
             self.lab.run("pc", ["ip", "address", "del", GUEST, "dev", "eth0"], check=True)
@@ -216,38 +269,33 @@ class Demo:
         ended = max(index for index, record in enumerate(records) if record["event"] == "up")
         self._deployed.wait_record(onsite, onsite_id(), "online", 2 * END_SECONDS, after=ended)
 
+    def _check_ended(self) -> None:
+        process = self._old["onsite"].process
+        assert process is not None
+        status = process.wait(SCRIPT_SECONDS)
+        require(status == 0, f"its exit status is {status}")
+
+    @property
+    def _through_stunnel(self) -> bool:
+        return self._casting.door == "tls"
+
     @property
     def _deployed(self) -> Deployment:
         assert self.deployment is not None
         return self.deployment
 
 
-def arguments() -> argparse.ArgumentParser:
-    """The command line that L{main} understands."""
-    parser = argparse.ArgumentParser(prog="script/demo", description="One session from end to end, on this machine.")
-    parser.add_argument("--backend", help="tunnel backend (default: what the devices choose)")
-    parser.add_argument("--mode", choices=("L3", "L2"), default="L3", help="routed or bridged (default: %(default)s)")
-    parser.add_argument(
-        "--door", choices=tuple(DOORS), default="ssh", help="how the devices get to the server (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="end with one line of JSON; all else goes to standard error"
-    )
-    parser.add_argument("--keep", action="store_true", help="leave lab, server and onsite device running")
-    parser.add_argument("--prefix", default="rdvdemo", help="of the lab (default: %(default)s)")
-    return parser
-
-
 def main(argv: list[str] | None = None) -> int:
     """Play the story; 0 if all went well, 1 if not."""
     options = arguments().parse_args(argv)
+    wanted = casting(options)
     out = sys.stderr if options.json else sys.stdout
-    obstacle = obstacles()
+    obstacle = obstacles([*PROGRAMS, *(OLD_PROGRAMS if wanted.old else ())])
     if obstacle is not None:
         sys.stderr.write(f"demo: {obstacle}\n")
         return 1
     lab = Lab(options.prefix)
-    demo = Demo(lab, options.backend, options.mode, options.door, out)
+    demo = Demo(lab, wanted, out)
     ok = False
     try:
         ok = demo.play()
@@ -255,7 +303,7 @@ def main(argv: list[str] | None = None) -> int:
         demo.findings["error"] = "interrupted"
     finally:
         if options.keep:
-            _explain(lab, out)
+            _explain(lab, wanted, out)
         else:
             lab.down()
             left = lab.leftovers()
@@ -265,25 +313,28 @@ def main(argv: list[str] | None = None) -> int:
                 out.write("left behind: " + "; ".join(left) + "\n")
     demo.findings["ok"] = ok
     if ok:
-        out.write(_FOUND.format_map(demo.findings))
+        kex, cipher = demo.findings["kex"], demo.findings["cipher"]
+        security = f"key exchange {kex}, cipher {cipher}" if kex else "secured by what carries it"
+        out.write(_FOUND.format(security=security, **demo.findings))
     out.write("all of it worked\n" if ok else f"failed: {demo.findings.get('error')}\n")
     if options.json:
         sys.stdout.write(json.dumps(demo.findings) + "\n")
     return 0 if ok else 1
 
 
-def _explain(lab: Lab, out: TextIO) -> None:
+def _explain(lab: Lab, wanted: Casting, out: TextIO) -> None:
     """How to go on by hand in a lab that was kept."""
     state = lab.directory / "deployment" / MASTER
     program = Path(sys.executable).parent / "rdv-master"
     server = lab.addresses["server"]
     script = os.path.relpath(Path(__file__).parent.parent.parent / "script" / "lab")
-    out.write(
-        f"\nThe lab is still up. Look around:   {script} --prefix {lab.prefix} status\n"
-        f"Open a session yourself:            {script} --prefix {lab.prefix} exec master"
-        f" {program} -u {MASTER} -R {server} -o {onsite_id()} -e eth1 --state-dir {state}\n"
-        f"Take it down:                       {script} --prefix {lab.prefix} down\n"
-    )
+    out.write(f"\nThe lab is still up. Look around:   {script} --prefix {lab.prefix} status\n")
+    if not wanted.old:
+        out.write(
+            f"Open a session yourself:            {script} --prefix {lab.prefix} exec master"
+            f" {program} -u {MASTER} -R {server} -o {onsite_id()} -e eth1 --state-dir {state}\n"
+        )
+    out.write(f"Take it down:                       {script} --prefix {lab.prefix} down\n")
 
 
 if __name__ == "__main__":

@@ -295,6 +295,16 @@ class Lab:
         for end, name in ((host, interface), (far.host, far.name)):
             self.run(end, ["sh", "-e"], input=_carrier_script([name]), check=True)
 
+    def plug(self, host: str, interface: str, far: str, bridge: str) -> None:
+        """Lay one more cable, from a new interface of a host that has no address, to a bridge of another."""
+        cable = f"link add name {interface} netns {self.topology.namespace(host)} type veth"
+        name = f"{host}-{interface}"
+        namespaces.command(["ip", "-batch", "-"], f"{cable} peer name {name} netns {self.topology.namespace(far)}\n")
+        self._ip(Port(far, name), [f"link set {name} master {bridge}", f"link set {name} up"])
+        self._ip(Port(host, interface), [f"link set {interface} up"])
+        for end, port in ((host, interface), (far, name)):
+            self.run(end, ["sh", "-e"], input=_carrier_script([port]), check=True)
+
     def _ip(self, port: Port, lines: Iterable[str]) -> None:
         """Have C{ip} do several things where a port is."""
         self.run(port.host, ["ip", "-batch", "-"], input="\n".join(lines) + "\n", check=True)
