@@ -6,32 +6,34 @@ TUN or TAP device.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from struct import pack
+from signal import Signals
 from typing import Any
 
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessExitedAlready
-from twisted.internet.interfaces import IDelayedCall, IProcessTransport, IReadDescriptor
+from twisted.internet.interfaces import IDelayedCall, IProcessTransport
 from twisted.internet.protocol import Factory, ProcessProtocol, Protocol
+from twisted.logger import formatEvent, globalLogBeginner
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
-from rdvtwisted.adapters.network.tuntap import IFF_NO_PI, IFF_TAP, IFF_TUN, NODE, TUNSETIFF
+from rdvtwisted.adapters.network.tuntap import PacketDevice
+from rdvtwisted.errors import RequestRefused
+from rdvtwisted.testing.server_tunnels import MemoryServerSite, terms
 from rdvtwisted.values import Mode
 from tests.lab.programs import obstacles
 from tests.source import CHECKOUT
-from tunnels.vtun_server import Authenticated, Closed, Event, Packets, VtunServer
+from tunnels.vtun_end import VtunServerTunnel
+from tunnels.vtun_handshake import session_name
+from tunnels.vtun_server import SETTLING_LIMIT
 
 reactor: Any = global_reactor
 
@@ -73,7 +75,7 @@ class Program(ProcessProtocol):
 
     def signal(self, name: str) -> None:
         """Send it a signal."""
-        self.transport.signalProcess(name)
+        self.transport.signalProcess(Signals[f"SIG{name}"])
 
     def outReceived(self, data: bytes) -> None:
         self.said += data.decode(errors="replace")
@@ -168,172 +170,71 @@ def _run(*command: str) -> None:
 # ------------------------------------------------- the program in C{server}
 
 
-@implementer(IReadDescriptor)
-class Device:
-    """A TUN or TAP device with bare packets, up, with the addresses of the server's end."""
+class HastyReactor:
+    """The reactor, but that it does not wait for a client's interface to come up."""
 
-    def __init__(self, mode: Mode, interface: str) -> None:
-        self._fd = os.open(NODE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        kind = IFF_TUN if mode is Mode.L3 else IFF_TAP
-        fcntl.ioctl(self._fd, TUNSETIFF, pack("16sH22x", interface.encode(), kind | IFF_NO_PI))
+    def __init__(self) -> None:
+        self.addReader = reactor.addReader
+        self.removeReader = reactor.removeReader
+        self.seconds = reactor.seconds
+
+    def callLater(self, delay: float, *call: Any) -> IDelayedCall:
+        """Call then; or at once, if that is what is waited for."""
+        waiting: IDelayedCall = reactor.callLater(0 if delay == SETTLING_LIMIT else delay, *call)
+        return waiting
+
+
+class Room(Factory):
+    """One tunnel after the other, each with a device of its own that is up, with the addresses of the server's end."""
+
+    noisy = False
+
+    def __init__(self, settings: Namespace) -> None:
+        self._settings = settings
+        self._site = MemoryServerSite(HastyReactor() if settings.hasty else reactor)
+        self._number = 0
+        self._next()
+
+    def _next(self) -> None:
+        settings = self._settings
+        self._number += 1
+        self._tunnel = tunnel = VtunServerTunnel(
+            terms(settings.mode, settings.session.removeprefix(session_name("")), mtu=MTU), self._site
+        )
+        tunnel.secret = settings.secret
+        tunnel.opened.addCallback(lambda _: self._say("carrying"))
+        tunnel.closed.addBoth(self._ended)
+        tunnel.start(self._device())
+
+    def _device(self) -> PacketDevice:
+        mode, interface = self._settings.mode, self._settings.interface
+        device = PacketDevice(interface, mode)
         far = ["peer", f"{TUNNEL['device']}/32"] if mode is Mode.L3 else []
         near = TUNNEL["server"] if mode is Mode.L3 else f"{TUNNEL['server']}/30"
         _run("ip", "address", "add", near, *far, "dev", interface)
         _run("ip", "address", "add", f"{TUNNEL6['server']}/64", "dev", interface, "nodad")
         _run("ip", "link", "set", interface, "mtu", str(MTU), "up")
-        self.link: Link | None = None
+        return device
 
-    def write(self, packet: memoryview) -> None:
-        """Hand a packet to the kernel, which may refuse it."""
+    def _ended(self, result: object) -> None:
+        error = result.value if isinstance(result, Failure) else result
+        self._say(f"ended: {type(error).__name__}: {error}")
+        self._next()
+
+    def buildProtocol(self, address: object) -> Any:
+        """Somebody connects."""
         try:
-            os.write(self._fd, packet)
-        except OSError as error:
-            say(f"the kernel refused a packet: {error.strerror}")
-
-    def doRead(self) -> None:
-        """Give the packets of the kernel to whoever is connected."""
-        try:
-            while True:
-                packet = os.read(self._fd, 65_536)
-                if self.link is not None:
-                    self.link.core.send(packet)
-        except BlockingIOError:
-            pass
-        if self.link is not None:
-            self.link.flush()
-
-    def fileno(self) -> int:
-        return self._fd
-
-    def connectionLost(self, reason: Failure) -> None:
-        """The program ends."""
-
-    def logPrefix(self) -> str:
-        return "device"
-
-    def close(self) -> None:
-        """The interface vanishes."""
-        reactor.removeReader(self)
-        os.close(self._fd)
-
-
-class Link(Protocol):
-    """Drives the product's end of vtun for one connection."""
-
-    def __init__(self, number: int, room: Room) -> None:
-        self._number = number
-        self._room = room
-        self._timer: IDelayedCall | None = None
-        settings = room.settings
-        self.core = VtunServer(settings.session, settings.secret, settings.mode)
-
-    def connectionMade(self) -> None:
-        """Greet, and keep time."""
-        self._restart()
-        self.flush()
-
-    def flush(self) -> None:
-        """Send what there is."""
-        output = self.core.take_output()
-        if output:
-            self.transport.write(output)
-
-    def _restart(self) -> None:
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        self._timer = reactor.callLater(self.core.wait, self._tick)
-
-    def _tick(self) -> None:
-        self._timer = reactor.callLater(self.core.wait, self._tick)
-        self._happened(self.core.tick())
-
-    def dataReceived(self, data: bytes) -> None:
-        self._happened(self.core.receive(data))
-
-    def connectionLost(self, reason: object = None) -> None:
-        """The connection is gone."""
-        self._happened(self.core.lost())
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        self._room.leave(self)
-
-    def _happened(self, events: Sequence[Event]) -> None:
-        for event in events:
-            if isinstance(event, Packets):
-                if not self._room.carried:
-                    self._say("carrying")
-                self._room.take(event.packets)
-            elif isinstance(event, Authenticated):
-                self._admit()
-            elif isinstance(event, Closed):
-                self._say(f"ended: {type(event.error).__name__}: {event.error}")
-                self.flush()
-                self.transport.loseConnection()
-        self.flush()
-
-    def _admit(self) -> None:
-        if not self._room.enter(self):
-            self._say("refused")
-            self.core.close()
-            self.flush()
-            self.transport.loseConnection()
-            return
-        self.core.open()
-        if self._room.settings.hasty:
-            self.core.tick()
-        self._say("open")
-        self._restart()
+            return self._tunnel.accept()
+        except RequestRefused as error:
+            say(f"refused: {error}")
+            return None
 
     def bye(self) -> None:
-        """Take leave of the client."""
-        self.core.close()
-        self.flush()
-        self.transport.loseConnection()
+        """Take leave of the client, if there is one."""
+        self._tunnel.close()
 
     def _say(self, text: str) -> None:
         say(f"{self._number} {text}")
-
-
-class Room(Factory):
-    """One seat: a device that belongs to one link at a time."""
-
-    def __init__(self, settings: Namespace) -> None:
-        self.settings = settings
-        self.carried = 0
-        self._numbers = count(1)
-        self._device: Device | None = None
-
-    def buildProtocol(self, address: object) -> Link:
-        """A link for each connection."""
-        return Link(next(self._numbers), self)
-
-    def enter(self, link: Link) -> bool:
-        """Give the seat to a link, unless it is taken."""
-        if self._device is not None:
-            return False
-        self._device = Device(self.settings.mode, self.settings.interface)
-        self._device.link = link
-        self.carried = 0
-        reactor.addReader(self._device)
-        return True
-
-    def take(self, packets: Sequence[memoryview]) -> None:
-        """Packets from the client."""
-        assert self._device is not None
-        for packet in packets:
-            self._device.write(packet)
-        self.carried += len(packets)
-
-    def leave(self, link: Link) -> None:
-        """A link is over."""
-        if self._device is not None and self._device.link is link:
-            self._device.close()
-            self._device = None
-
-    def bye(self, *_: object) -> None:
-        """Take leave of the client, if there is one."""
-        if self._device is not None and self._device.link is not None:
-            self._device.link.bye()
 
 
 def say(text: str) -> None:
@@ -354,9 +255,9 @@ class Stdin(Protocol):
 
 def main() -> None:
     """
-    Serve one session until a signal comes. Says C{listening}; then, with the
-    number of the connection, C{open}, C{refused} (the seat is taken),
-    C{carrying} (the client's first packet) and C{ended} with the reason.
+    Serve one session after the other until a signal comes. Says C{listening};
+    then, with the number of the session, C{carrying}, and C{ended} with the
+    reason; and what is logged, such as who was turned away.
     """
     from twisted.internet.stdio import StandardIO
 
@@ -367,6 +268,8 @@ def main() -> None:
     parser.add_argument("session")
     parser.add_argument("secret")
     room = Room(parser.parse_args())
+    log: Any = lambda event: say(formatEvent(event))  # noqa: E731
+    globalLogBeginner.beginLoggingTo([log], redirectStandardIO=False)
     reactor.listenTCP(PORT, room, interface=CABLE["server"])
     StandardIO(Stdin(room))
     say("listening")
