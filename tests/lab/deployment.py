@@ -134,7 +134,7 @@ class Deployment:
         @param backends: names of tunnel backends that it offers, with commas between; all if not given.
         """
         offer = ["--backends", backends] if backends is not None else []
-        options = [*self._device(onsite_id(site)), "--interface", "eth0", *offer]
+        options = [*self.options(onsite_id(site)), "--interface", "eth0", *offer]
         process = self.twistd(f"onsite{site_suffix(site)}", "onsite-dev", *options)
         self.onsites[site] = process
         return process
@@ -160,14 +160,14 @@ class Deployment:
         where = ["--onsite", onsite_id(site), "--tunnel-mode", mode, "--extremity", EXTREMITY]
         self._report(id).unlink(missing_ok=True)
         host = f"master{site_suffix(engineer)}"
-        process = self.twistd(host, "master-dev", *self._device(id), *where, *choice, *options)
+        process = self.twistd(host, "master-dev", *self.options(id), *where, *choice, *options)
         self.masters[engineer] = process
         return process
 
     def start_command(self, *options: str) -> LabProcess:
         """Start the operator's plain command on the master, with these options only besides what every device needs."""
         self._report(MASTER).unlink(missing_ok=True)
-        argv = [str(PROGRAMS / "rdv-master"), *self._device(MASTER), *options]
+        argv = [str(PROGRAMS / "rdv-master"), *self.options(MASTER), *options]
         self.master = self.lab.start("master", argv, env=self.environment("master"))
         return self.master
 
@@ -220,6 +220,13 @@ class Deployment:
         """The state directory of a device, by its id, or of the C{server}."""
         return self.directory / name
 
+    def options(self, id: str) -> list[str]:
+        """The options that both kinds of devices have."""
+        server = self.lab.addresses["server"]
+        door = ["--with-tls"] if self.door == "tls" else []
+        files = ["--state-dir", str(self.state(id)), "--report", str(self._report(id))]
+        return ["--username", id, "--rdv-server", server, *door, *files]
+
     # Inside
 
     def _devices(self) -> Iterator[tuple[str, str]]:
@@ -231,13 +238,6 @@ class Deployment:
 
     def _report(self, id: str) -> Path:
         return self.directory / f"{id}.reports"
-
-    def _device(self, id: str) -> list[str]:
-        """The options that both kinds of devices have."""
-        server = self.lab.addresses["server"]
-        door = ["--with-tls"] if self.door == "tls" else []
-        files = ["--state-dir", str(self.state(id)), "--report", str(self._report(id))]
-        return ["--username", id, "--rdv-server", server, *door, *files]
 
     def _program(self, host: str, name: str, *arguments: str) -> str:
         """Run one of the project's programs to its end, and return what it prints."""
