@@ -368,6 +368,16 @@ class INetwork(Interface):
             L{rdvtwisted.errors.NetworkError} or L{rdvtwisted.errors.MissingPrivilege}.
         """
 
+    def amend(plan):
+        """
+        Give the firewall tables of the plan that is applied under C{plan.owner} other rules, each in one step.
+
+        @param plan: one that differs from the applied one in nothing but rules of firewall tables.
+        @return: a Deferred that fires with L{None}; fails with
+            L{rdvtwisted.errors.NetworkError} (what is applied is another plan, or the kernel refuses; the rules are
+            as before then) or L{rdvtwisted.errors.MissingPrivilege}.
+        """
+
     def undo(owner):
         """
         Undo what was applied under C{plan.owner}; what is gone already is no error.

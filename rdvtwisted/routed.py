@@ -11,6 +11,7 @@ What both ends promise:
   - Forwarding is switched on for the two interfaces, never for the machine, and
     the firewall is in place before it is.
   - IPv4 only: the tunnel interface has no IPv6, so none leaves by it.
+  - An onsite refuses what is not within its scope, to whomever the server has joined it.
 
 Packets out of the tunnel bear addresses that the device may know from
 elsewhere, so the tunnel's reverse path filter is loose: it asks for some route
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Interface
 
+from rdvtwisted import gate
 from rdvtwisted.errors import InvalidValue
 from rdvtwisted.plan import (
     DEFAULT_ROUTE,
@@ -39,6 +41,7 @@ from rdvtwisted.plan import (
     rule_priority,
     table_number,
 )
+from rdvtwisted.scope import ALL, Scope
 
 #: IPv4 and TCP headers without options, in bytes: what a segment leaves of the MTU.
 _HEADERS = 40
@@ -64,7 +67,9 @@ def master(owner: str, tunnel: str, extremity: str, address: IPv4Interface, mtu:
     return _routed(owner, tunnel, extremity, address, mtu, site, rules, steering)
 
 
-def onsite(owner: str, tunnel: str, extremity: str, address: IPv4Interface, mtu: int, site: Site) -> Plan:
+def onsite(
+    owner: str, tunnel: str, extremity: str, address: IPv4Interface, mtu: int, site: Site, scope: Scope = ALL
+) -> Plan:
     """
     The plan of an onsite: what comes out of the tunnel reaches the LAN, with
     the onsite's own LAN address as source, and the onsite itself.
@@ -74,14 +79,26 @@ def onsite(owner: str, tunnel: str, extremity: str, address: IPv4Interface, mtu:
     by the LAN interface is forwarded as before: if the machine did so already.
 
     Parameters and errors: as L{master}; the extremity is the interface towards the LAN.
+
+    @param scope: where connections out of the tunnel may go; the device itself is a place as any other. Of plans
+        that differ in it alone one can follow another without a moment in which more could pass than either says,
+        and what it does not permit any more ends.
     """
     attachment = site.attachment(extremity)
-    rules = _ONSITE_RULES.format(
-        tunnel=tunnel,
-        extremity=extremity,
+    names = {
+        "tunnel": tunnel,
+        "extremity": extremity,
+        "mark": f"{mark_number(owner):#x}",
+        "block": address.network,
+        "permitted": gate.CHAIN,
+    }
+    limited = scope != ALL
+    rules = gate.chain(scope) + _ONSITE_RULES.format(
+        **names,
         mss=mtu - _HEADERS,
-        mark=f"{mark_number(owner):#x}",
         others="accept" if attachment is not None and attachment.forwards else "drop",
+        gates=_ONSITE_GATES.format(**names) if limited else "",
+        passage=_ONSITE_PASSAGE.format(**names) if limited else "",
     )
     steering = Rule(rule_priority(owner), table_number(owner), mark=mark_number(owner))
     return _routed(owner, tunnel, extremity, address, mtu, site, rules, steering)
@@ -162,8 +179,10 @@ chain output {{
     type route hook output priority mangle; policy accept;
     ct direction reply ct mark {mark} meta mark set {mark}
 }}
+{gates}\
 chain forward {{
     type filter hook forward priority filter; policy accept;
+{passage}\
     iifname "{tunnel}" oifname "{extremity}" ct state new,established,related ct mark {mark} accept
     iifname "{extremity}" oifname "{tunnel}" ct state established,related ct direction reply ct mark {mark} accept
     iifname "{tunnel}" drop
@@ -178,4 +197,33 @@ chain source {{
     type nat hook postrouting priority srcnat; policy accept;
     oifname "{extremity}" ct mark {mark} masquerade
 }}
+"""
+
+# To the device itself: answers to what it has asked the tunnel's other end, and
+# what is permitted. From it: no more of what is not permitted any more; but the
+# refusals are let out, which belong to the connections that they refuse. (A
+# packet's interface is still the one of before it was steered into the tunnel.)
+
+_ONSITE_GATES = """\
+chain input {{
+    type filter hook input priority filter; policy accept;
+    iifname != "{tunnel}" accept
+    ip saddr {block} ct state established,related ct direction reply accept
+    ct mark {mark} jump {permitted}
+    ct state new,established,related ct mark {mark} accept
+    drop
+}}
+chain leaving {{
+    type filter hook output priority filter; policy accept;
+    ct mark != {mark} accept
+    ct direction original accept
+    meta l4proto icmp accept
+    tcp flags & rst == rst accept
+    jump {permitted}
+}}
+"""
+
+_ONSITE_PASSAGE = """\
+    iifname "{tunnel}" oifname "{extremity}" ct mark {mark} jump {permitted}
+    iifname "{extremity}" oifname "{tunnel}" ct mark {mark} jump {permitted}
 """

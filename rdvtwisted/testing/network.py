@@ -54,6 +54,15 @@ class MemoryNetwork:
 
         return self._answer(apply)
 
+    def amend(self, plan: Plan) -> Deferred[None]:
+        def amend() -> None:
+            applied = self.applied.get(plan.owner)
+            if applied is None or [*map(str, applied.steps)] != [*map(str, plan.steps)]:
+                raise NetworkError(f"what is configured for {plan.owner} is not what is to be amended")
+            self.applied[plan.owner] = plan
+
+        return self._answer(amend)
+
     def undo(self, owner: str) -> Deferred[None]:
         return self._answer(lambda: self._undo(owner)).addCallback(lambda _: None)
 

@@ -12,7 +12,7 @@ from zope.interface.verify import verifyObject
 
 from rdvtwisted.errors import MissingPrivilege, NetworkError
 from rdvtwisted.interfaces import IDeviceTunnel, INetwork, IPacketDevice, ITunnelBackend, ITunnelSite
-from rdvtwisted.plan import Plan, Site
+from rdvtwisted.plan import FirewallTable, Plan, Site
 from rdvtwisted.testing.network import MemoryNetwork
 from rdvtwisted.testing.packets import ALL_OFFLOADS, MemoryPacketDevice
 from rdvtwisted.testing.tunnels import MemoryTunnelSite, identity, packet, parameters
@@ -104,6 +104,16 @@ class NetworkTests(SynchronousTestCase):
         self.failureResultOf(self.network.packet_device("rdv0", Mode.L2), NetworkError)
         device.close()
         self.successResultOf(self.network.packet_device("rdv0", Mode.L3)).close()
+
+    def test_amended(self) -> None:
+        """The rules of a plan that is applied can be changed, and nothing else."""
+        tables = [FirewallTable("inet", "rdv_x", rules) for rules in ("one", "two")]
+        first, second = (Plan("onsite", (table,)) for table in tables)
+        self.failureResultOf(self.network.amend(second), NetworkError)
+        self.successResultOf(self.network.apply(first))
+        self.successResultOf(self.network.amend(second))
+        self.assertEqual(self.network.applied, {"onsite": second})
+        self.failureResultOf(self.network.amend(Plan("onsite", ())), NetworkError)
 
     def test_interfaces(self) -> None:
         """An interface for another program is there until its owner's work is undone, or swept with its superior's."""

@@ -64,6 +64,9 @@ class LinuxNetwork:
     def apply(self, plan: Plan) -> Deferred[None]:
         return self._run(transaction.apply, self._journal, plan)
 
+    def amend(self, plan: Plan) -> Deferred[None]:
+        return self._run(transaction.amend, self._journal, plan)
+
     def undo(self, owner: str) -> Deferred[None]:
         return self._run(transaction.undo, self._journal, owner).addCallback(lambda _: None)
 

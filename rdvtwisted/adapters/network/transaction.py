@@ -6,11 +6,13 @@ import errno
 from contextlib import suppress
 from typing import NoReturn
 
+from attrs import evolve
+
 from rdvtwisted.adapters.network.journal import Entry, Journal
 from rdvtwisted.adapters.network.kernel import Kernel
 from rdvtwisted.adapters.network.steps import Before, observe, take, take_back
 from rdvtwisted.errors import MissingPrivilege, NetworkError, RDVError
-from rdvtwisted.plan import Plan, Step
+from rdvtwisted.plan import FirewallTable, Plan, Step
 
 _FORBIDDEN = frozenset({errno.EPERM, errno.EACCES})
 
@@ -45,6 +47,31 @@ def apply(kernel: Kernel, journal: Journal, plan: Plan) -> None:
             _go_back(kernel, journal, entry, number, refusal(step, error))
         except RDVError as error:
             _go_back(kernel, journal, entry, number, error)
+
+
+def amend(kernel: Kernel, journal: Journal, plan: Plan) -> None:
+    """
+    Give firewall tables that are applied under the plan's owner the rules that C{plan} has for them, each in one
+    transaction. If the kernel refuses one, that table is as before.
+
+    @raise NetworkError: what is applied is another plan, apart from such rules; or the kernel refuses a table.
+    @raise MissingPrivilege: this process may not do it.
+    """
+    journal.lock(plan.owner)
+    entry = journal.read(plan.owner)
+    if entry is None or _outline(entry.plan) != _outline(plan):
+        raise NetworkError(f"what is configured for {plan.owner} is not what is to be amended")
+    journal.write(Entry(plan, entry.before))
+    for former, step in zip(entry.plan.steps, plan.steps, strict=True):
+        if step != former:
+            try:
+                take(kernel, step, None)
+            except OSError as error:
+                raise refusal(step, error) from None
+
+
+def _outline(plan: Plan) -> list[Step]:
+    return [evolve(step, rules="") if isinstance(step, FirewallTable) else step for step in plan.steps]
 
 
 def _observe(kernel: Kernel, step: Step) -> Before:

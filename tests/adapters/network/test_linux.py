@@ -23,11 +23,13 @@ from rdvtwisted.adapters.network.worker import Worker
 from rdvtwisted.errors import InvalidValue, MissingProgram, NetworkError
 from rdvtwisted.interfaces import INetwork
 from rdvtwisted.plan import FirewallTable, Plan, Site, Sysctl
+from rdvtwisted.scope import Scope
 from rdvtwisted.values import Mode
 from tests.adapters.network.memory import MemoryKernel, device
 
 OWNER = "rpi1100"
-PLAN = routed.onsite(OWNER, "rdv-t", "eth0", IPv4Interface("192.168.128.1/30"), 1400, Site())
+ADDRESS = IPv4Interface("192.168.128.1/30")
+PLAN = routed.onsite(OWNER, "rdv-t", "eth0", ADDRESS, 1400, Site())
 
 
 class LinuxNetworkTests(TestCase):
@@ -56,6 +58,14 @@ class LinuxNetworkTests(TestCase):
         await self.network.undo(OWNER)
         self.assertEqual(self.kernel.state, before)
         self.assertEqual(await self.network.sweep(OWNER), [])
+
+    async def test_amend(self) -> None:
+        """The rules of a plan that is applied can be changed."""
+        await self.network.apply(PLAN)
+        limited = routed.onsite(OWNER, "rdv-t", "eth0", ADDRESS, 1400, Site(), Scope.parse("192.168.1.10"))
+        await self.network.amend(limited)
+        [table] = [step for step in limited.steps if isinstance(step, FirewallTable)]
+        self.assertEqual(self.kernel.state.tables["inet", table.name], table.rules)
 
     async def test_sweep(self) -> None:
         """What an earlier process left is undone and named."""

@@ -13,6 +13,7 @@ from rdvtwisted.adapters.network import transaction
 from rdvtwisted.adapters.network.journal import Journal
 from rdvtwisted.errors import MissingPrivilege, MissingProgram, NetworkError, StateDirectoryError
 from rdvtwisted.plan import LinkUp, Plan, Port, Promiscuous, Site, Sysctl, TunTap
+from rdvtwisted.scope import Scope
 from rdvtwisted.values import Mode
 from tests.adapters.network.memory import Killed, MemoryKernel, device, refuse
 
@@ -29,12 +30,18 @@ def plan_of(build: object = routed.onsite) -> Plan:
     return plan
 
 
+def limited(scope: str) -> Plan:
+    """The plan of an onsite that lets only this scope pass."""
+    return routed.onsite(OWNER, "rdv-t", "eth0", ADDRESS, 1400, Site(), Scope.parse(scope))
+
+
 #: The plan of each role in each mode.
 PLANS = (
     plan_of(routed.master),
     plan_of(routed.onsite),
     bridged.master(OWNER, "rdv-t", "eth0", 1500, SITE),
     bridged.onsite(OWNER, "rdv-t", "eth0", 1500, SITE),
+    limited("192.168.1.0/24:tcp/80"),
     Plan(OWNER, (TunTap("rdv-1", Mode.L3), LinkUp("rdv-1", 1400))),
 )
 
@@ -111,6 +118,58 @@ class TransactionTests(SynchronousTestCase):
                 "write net/ipv6/conf/rdv-t/disable_ipv6 0",
             ],
         )
+
+    def amend(self, kernel: MemoryKernel, plan: Plan) -> None:
+        """Amend a plan in a process that then ends."""
+        journal = Journal(self.directory)
+        try:
+            with kernel() as ends:
+                transaction.amend(ends, journal, plan)
+        finally:
+            journal.close()
+
+    def test_amend(self) -> None:
+        """Other rules take one change, whatever has happened in between; and everything can be undone as before."""
+        kernel = device()
+        before = kernel.snapshot()
+        self.apply(kernel, plan_of())
+        kernel.changes.clear()
+        for scope in ("192.168.1.10:tcp/80", "192.168.1.0/24"):
+            self.amend(kernel, limited(scope))
+        self.amend(kernel, limited("192.168.1.0/24"))
+        table = next(str(step) for step in plan_of().steps if str(step).startswith("firewall"))
+        self.assertEqual(kernel.changes, [f"replace {table}"] * 2)
+        self.undo(kernel)
+        self.assertEqual(kernel.state, before)
+
+    def test_amend_something_else(self) -> None:
+        """Nothing but rules can be amended: another plan, or none, is refused, and nothing is changed."""
+        kernel = device()
+        line = "what is configured for rpi1100 is not what is to be amended"
+        for _ in range(2):
+            before = kernel.snapshot()
+            for plan in (plan_of(routed.master), bridged.onsite(OWNER, "rdv-t", "eth0", 1500, SITE)):
+                self.assertEqual(str(self.assertRaises(NetworkError, self.amend, kernel, plan)), line)
+            self.assertEqual(kernel.state, before)
+            self.apply(kernel, plan_of())
+
+    def test_amend_refused(self) -> None:
+        """If the kernel refuses the new rules the old ones stay, and can be undone."""
+        kernel = device()
+        before = kernel.snapshot()
+        self.apply(kernel, plan_of())
+        applied = kernel.snapshot()
+
+        def refuse_it(_: int) -> None:
+            raise refuse(errno.EINVAL)
+
+        kernel.before_change = refuse_it
+        error = self.assertRaises(NetworkError, self.amend, kernel, limited("192.168.1.10"))
+        self.assertIn("the kernel refuses firewall table inet ", str(error))
+        self.assertEqual(kernel.state, applied)
+        kernel.before_change = lambda _: None
+        self.undo(kernel)
+        self.assertEqual(kernel.state, before)
 
     def changes(self, plan: Plan) -> tuple[int, int]:
         """How many changes it takes to apply a plan, and to undo it."""
