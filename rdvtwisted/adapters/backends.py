@@ -16,7 +16,7 @@ from zope.interface.verify import verifyObject
 from rdvtwisted.interfaces import ITunnelBackend
 
 #: Backends that come with rdvtwisted, in order of preference.
-OWN = ("tls",)
+OWN = ("tls", "vtun")
 
 _MISSING = "{name} is missing: is rdvtwisted installed completely, or hidden by an old twisted/plugins/dropin.cache?"
 _NAME = re.compile(r"[a-z0-9-]{1,32}")

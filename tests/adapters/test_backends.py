@@ -26,10 +26,13 @@ class Backend:
     summary = "For a test."
     modes = frozenset()
     relay = True
+    glue = inside = False
     mtu = 1500
     def missing(self):
         return []
     def device_end(self, parameters, site):
+        raise NotImplementedError
+    def server_end(self, terms, site):
         raise NotImplementedError
 
 """

@@ -13,16 +13,14 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet import reactor as global_reactor
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReadDescriptor
 from twisted.trial.unittest import SynchronousTestCase, TestCase
-from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from rdvtwisted.adapters.programs import LONGEST_LINE, MOST_LINES, Output, Program, Programs
 from rdvtwisted.errors import MissingProgram
 from rdvtwisted.interfaces import IProgram, IPrograms
 from rdvtwisted.testing.programs import MemoryProgram, MemoryPrograms
+from tests.readable import Readable
 from tests.source import CHECKOUT
 
 reactor: Any = global_reactor
@@ -145,30 +143,6 @@ class MemoryProgramsTests(ProgramsContract, TestCase):
 _SCRIPTS = {"says": "echo one; echo two >&2; exit 3", "reads": "cat text; cat", "stays": "echo here; exec sleep 600"}
 
 
-@implementer(IReadDescriptor)
-class _Spoken:
-    """Fires when a program has something to read, without reading it."""
-
-    def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        self.spoken: Deferred[None] = Deferred()
-        reactor.addReader(self)
-
-    def fileno(self) -> int:
-        return self._descriptor
-
-    def doRead(self) -> None:
-        self.connectionLost(None)
-        self.spoken.callback(None)
-
-    def connectionLost(self, reason: object) -> None:
-        reactor.removeReader(self)
-        os.close(self._descriptor)
-
-    def logPrefix(self) -> str:
-        return "test"
-
-
 class ProgramsTests(ProgramsContract, TestCase):
     """Programs of this machine."""
 
@@ -191,9 +165,9 @@ class ProgramsTests(ProgramsContract, TestCase):
         signal_path = self.directory.parent / "ready"
         self.directory.parent.mkdir(exist_ok=True)
         os.mkfifo(signal_path)
-        ready = _Spoken(signal_path)
+        ready = Readable(os.open(signal_path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
         program = self.run_script(f"READY={signal_path}; {script}")
-        await ready.spoken
+        await ready.ready
         return program
 
     async def test_private(self) -> None:
@@ -284,38 +258,13 @@ class OrphanTests(TestCase):
         assert owner.stdout is not None
         with owner.stdout:
             pid = int(owner.stdout.readline())
-        watch = os.pidfd_open(pid)
-        ended = _Ended(watch)
+        ended = Readable(os.pidfd_open(pid))
         owner.send_signal(signal.SIGKILL)
-        await ended.ended.addTimeout(20, reactor)
+        await ended.ready.addTimeout(20, reactor)
         self.assertEqual(len(list(directory.iterdir())), 1)
         owner.wait()
         self.assertEqual(Programs(reactor, directory).sweep(), 1)
         self.assertEqual(list(directory.iterdir()), [])
-
-
-@implementer(IReadDescriptor)
-class _Ended:
-    """Fires when a process has ended."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self.ended: Deferred[None] = Deferred()
-        reactor.addReader(self)
-
-    def fileno(self) -> int:
-        return self._descriptor
-
-    def doRead(self) -> None:
-        self.connectionLost(None)
-        self.ended.callback(None)
-
-    def connectionLost(self, reason: object) -> None:
-        reactor.removeReader(self)
-        os.close(self._descriptor)
-
-    def logPrefix(self) -> str:
-        return "test"
 
 
 class OutputTests(SynchronousTestCase):
