@@ -66,6 +66,14 @@ class IAdministration(Interface):
         @return: a sentence on the new certificate.
         """
 
+    def record(action: str, actor: str, target: str) -> None:
+        """
+        Have the audit trail say that an administrator has done something.
+
+        @param actor: who, as L{rdvtwisted.adapters.users} names him.
+        @param target: id of a session or device; may be empty.
+        """
+
 
 def presence_document(presence: Presence) -> dict[str, object]:
     """A registration as JSON shows it; times in seconds since the epoch."""
@@ -125,10 +133,15 @@ VERBS: Mapping[str, Callable[[IAdministration, Mapping[str, object]], object]] =
 }
 
 
-def perform(server: IAdministration, line: bytes) -> object:
+#: What is an act of an administrator's, to be recorded when it was done: the verb, and the action that it is.
+RECORDED: Mapping[str, str] = {"end": "session-end-ordered", "renew-certificate": "certificate-renewed"}
+
+
+def perform(server: IAdministration, line: bytes, actor: str) -> object:
     """
     What C{server} answers to the request in C{line}.
 
+    @param actor: who makes it.
     @raise ServerRefused: the line is no request.
     """
     try:
@@ -140,4 +153,7 @@ def perform(server: IAdministration, line: bytes) -> object:
     verb = request.get("verb")
     if not isinstance(verb, str) or verb not in VERBS:
         raise ServerRefused(f"there is no verb {verb!r:.80}: use {', '.join(VERBS)}")
-    return VERBS[verb](server, request)
+    result = VERBS[verb](server, request)
+    if result and verb in RECORDED:
+        server.record(RECORDED[verb], actor, str(request.get("id", "")))
+    return result

@@ -25,6 +25,7 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
 from rdvtwisted.adapters.control import MAX_REQUEST, SECONDS, IAdministration, perform
+from rdvtwisted.adapters.users import peer
 from rdvtwisted.errors import AddressInUse, ConfigError, RDVError, StateDirectoryError
 
 #: Commands that may be connected at one time.
@@ -59,7 +60,7 @@ class ControlProtocol(LineOnlyReceiver):
     def lineReceived(self, line: bytes) -> None:
         """Answer the one request."""
         if not self._answered:
-            maybeDeferred(perform, self._server, line).addCallbacks(self._succeed, self._fail)
+            maybeDeferred(perform, self._server, line, peer(self.transport)).addCallbacks(self._succeed, self._fail)
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """Refuse what is too long for a request."""

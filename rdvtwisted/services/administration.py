@@ -14,6 +14,8 @@ from rdvtwisted.adapters.control import IAdministration
 from rdvtwisted.adapters.front.authority import Authority
 from rdvtwisted.adapters.front.door import Door
 from rdvtwisted.adapters.store.inventory import SqlInventory
+from rdvtwisted.audit import Deed
+from rdvtwisted.interfaces import IAuditTrail
 from rdvtwisted.registry import Registry
 from rdvtwisted.values import EndReason, Presence, SessionView
 
@@ -28,10 +30,11 @@ class Administration:
     _authority: Authority
     _door: Door
     _ports: Mapping[str, int]
+    _trail: IAuditTrail
     _started_at: float = field(factory=time.time, init=False)
 
     def status(self) -> Mapping[str, object]:
-        """Version, uptime, ports and counts."""
+        """Version, uptime, ports, counts, and whether the audit trail is written."""
         return {
             "version": rdvtwisted.__version__,
             "pid": os.getpid(),
@@ -40,6 +43,7 @@ class Administration:
             "devices": len(self._inventory.devices()),
             "online": len(self._registry.presences()),
             "sessions": len(self._registry.views()),
+            "audit": f"not written: {self._trail.trouble}" if self._trail.trouble else "written",
         }
 
     def presences(self) -> Sequence[Presence]:
@@ -65,3 +69,8 @@ class Administration:
         self._door.show(credentials)
         until = credentials.certificate.not_valid_after_utc
         return f"the TLS door shows a certificate that is valid until {until:%Y-%m-%d}"
+
+    def record(self, action: str, actor: str, target: str) -> None:
+        """Have the audit trail say that an administrator has done something to a session or device."""
+        device, session = ("", target) if self._inventory.device(target) is None else (target, "")
+        self._trail.record(Deed(action, actor, time.time(), device=device, session=session))

@@ -21,7 +21,6 @@ from twisted.logger import Logger
 import rdvtwisted
 from rdvtwisted.adapters.backends import discover
 from rdvtwisted.adapters.control_server import ControlService
-from rdvtwisted.adapters.eventlog import EventLog
 from rdvtwisted.adapters.front.authority import Authority
 from rdvtwisted.adapters.front.door import Door
 from rdvtwisted.adapters.front.relay import Relay
@@ -37,6 +36,7 @@ from rdvtwisted.leases import LeasePool
 from rdvtwisted.registry import Registry
 from rdvtwisted.services.administration import Administration
 from rdvtwisted.services.joinery import Joinery, confine, make_ends
+from rdvtwisted.services.recording import Recording
 from rdvtwisted.services.sockets import Bound, bind
 from rdvtwisted.services.upkeep import Upkeep
 from rdvtwisted.shell.shell import Shell
@@ -68,6 +68,7 @@ class ServerService(Service):
     lock: int
     upkeep: Upkeep
     joinery: Joinery
+    recording: Recording
     confine: Callable[[], None]
     greeting: Sequence[str]
     #: Name of the least level that is to be logged.
@@ -83,6 +84,7 @@ class ServerService(Service):
         """Give up all privileges, and open the doors."""
         super().startService()
         self.confine()
+        self.recording.start()
         self.inventory.connect()
         self._ports = self.bound["ssh"].serve(self.reactor, self.ssh.factory("ssh"))
         if "tls" in self.bound:
@@ -101,6 +103,7 @@ class ServerService(Service):
         await self.ssh.close("the server is stopping")
         await self.joinery.stop()
         await self.control.stopService()
+        self.recording.stop()
         self.inventory.close()
         os.close(self.lock)
 
@@ -152,7 +155,8 @@ def _assemble(settings: ServerSettings, reactor: Any, undo: ExitStack, confined:
         bound["tls"] = bind(settings.tls.address, settings.tls.port, "tls")
         undo.callback(bound["tls"].close)
     ports = {name: each.port for name, each in bound.items()}
-    registry = _registry(settings, inventory, reactor, authority.der, ports.get("tls", 0))
+    recording = Recording.within(settings.state_directory, reactor)
+    registry = _registry(settings, inventory, reactor, authority.der, ports.get("tls", 0), recording)
     ssh = SSHServer(
         host_keys=keys,
         reception=registry,
@@ -168,7 +172,7 @@ def _assemble(settings: ServerSettings, reactor: Any, undo: ExitStack, confined:
         refused=registry.refused,
         tls12=settings.tls.minimum_version == "1.2",
     )
-    administration = Administration(inventory, registry, authority, door, ports)
+    administration = Administration(inventory, registry, authority, door, ports, recording.trail)
     control = ControlService(reactor, reactor, settings.control.socket, administration)
     control.check()
     # twistd may go into the background now.
@@ -184,6 +188,7 @@ def _assemble(settings: ServerSettings, reactor: Any, undo: ExitStack, confined:
         lock=lock,
         upkeep=Upkeep(reactor, inventory, registry, authority, door),
         joinery=Joinery(reactor, registry.ends, settings.session.max_glued if settings.session.glue else 0),
+        recording=recording,
         confine=partial(confine, state) if confined else _unconfined,
         greeting=_greeting(settings, keys, authority, ports),
         log_level=settings.log.level,
@@ -191,7 +196,12 @@ def _assemble(settings: ServerSettings, reactor: Any, undo: ExitStack, confined:
 
 
 def _registry(
-    settings: ServerSettings, inventory: SqlInventory, reactor: Any, authority: bytes, door_port: int
+    settings: ServerSettings,
+    inventory: SqlInventory,
+    reactor: Any,
+    authority: bytes,
+    door_port: int,
+    recording: Recording,
 ) -> Registry:
     session = settings.session
     leases = LeasePool(session.pool, session.prefix)
@@ -202,7 +212,7 @@ def _registry(
         tickets=TicketOffice(reactor, secrets.token_bytes, session.ticket_seconds),
         leases=leases,
         ends=make_ends(reactor, leases, door=bool(door_port)),
-        events=EventLog(),
+        events=recording.sink,
         random=secrets.token_bytes,
         authority=authority,
         door_port=door_port,

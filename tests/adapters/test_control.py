@@ -28,6 +28,9 @@ from rdvtwisted.errors import AddressInUse, ConfigError, ConnectionLost, Protoco
 from rdvtwisted.values import EndReason
 from tests.adapters.administration import MASTER, ONSITE, PENDING, SESSION, MemoryAdministration
 
+#: Who asks.
+ANN = "admin:ann (uid 1000)"
+
 
 def plain(verb: str, **arguments: object) -> bytes:
     """A request's line."""
@@ -41,7 +44,7 @@ class VerbTests(SynchronousTestCase):
         self.server = MemoryAdministration([ONSITE, MASTER], [SESSION, PENDING], dropped=2)
 
     def perform(self, verb: str, **arguments: object) -> Any:
-        return json.loads(json.dumps(perform(self.server, plain(verb, **arguments))))
+        return json.loads(json.dumps(perform(self.server, plain(verb, **arguments), ANN)))
 
     def test_interface(self) -> None:
         """The server that these tests use is one."""
@@ -107,7 +110,11 @@ class VerbTests(SynchronousTestCase):
         self.assertIs(self.perform("end", id="nobody"), False)
         self.assertEqual(
             self.server.done,
-            [("end", "rpi1100", EndReason.ADMINISTRATOR), ("end", "nobody", EndReason.ADMINISTRATOR)],
+            [
+                ("end", "rpi1100", EndReason.ADMINISTRATOR),
+                ("session-end-ordered", ANN, "rpi1100"),
+                ("end", "nobody", EndReason.ADMINISTRATOR),
+            ],
         )
 
     def test_refresh(self) -> None:
@@ -116,8 +123,9 @@ class VerbTests(SynchronousTestCase):
         self.assertEqual(self.server.done, [("refresh",)])
 
     def test_renew_certificate(self) -> None:
-        """The server renews its certificate and describes it."""
+        """The server renews its certificate and describes it; who had it do so is recorded."""
         self.assertEqual(self.perform("renew-certificate"), "valid until 2036-01-01")
+        self.assertEqual(self.server.done, [("renew-certificate",), ("certificate-renewed", ANN, "")])
 
     def test_refusals(self) -> None:
         """What is no request is refused in one line, and nothing is done."""
@@ -134,14 +142,14 @@ class VerbTests(SynchronousTestCase):
             (plain("end", id=7), "end needs an id, a text of 1 to 64 characters"),
             (plain("end", id="x" * 65), "end needs an id, a text of 1 to 64 characters"),
         ):
-            self.assertEqual(str(self.assertRaises(ServerRefused, perform, self.server, line)), error)
+            self.assertEqual(str(self.assertRaises(ServerRefused, perform, self.server, line, ANN)), error)
         self.assertEqual(self.server.done, [])
 
     @settings(derandomize=True, max_examples=200, deadline=None)
     @given(st.binary(max_size=200) | st.text(max_size=50).map(lambda text: text.encode("utf-8", "replace")))
     def test_any_bytes(self, line: bytes) -> None:
         """Whatever bytes come in, they are refused in one short line."""
-        error = self.assertRaises(ServerRefused, perform, self.server, line)
+        error = self.assertRaises(ServerRefused, perform, self.server, line, ANN)
         self.assertTrue(str(error).isprintable() and len(str(error)) < 250, str(error))
 
 

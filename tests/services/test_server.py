@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from rdvtwisted.adapters.control import IAdministration
+from rdvtwisted.adapters.store.auditfiles import AuditFiles
 from rdvtwisted.adapters.store.inventory import open_inventory
+from rdvtwisted.audit import Deed, Entry
 from rdvtwisted.config import ServerSettings
 from rdvtwisted.errors import AddressInUse, ConfigError, StateDirectoryError
 from rdvtwisted.services import sockets
@@ -59,6 +62,9 @@ class _Reactor(MemoryReactorClock):
         name = type(factory).__name__
         self.events.append(f"{name} opens")
         return _Port(self.events, name)
+
+    def callInThread(self, callable: Callable[..., Any], *args: object, **kwargs: object) -> None:
+        callable(*args, **kwargs)
 
     def listenUNIX(self, *args: Any, **keywords: Any) -> _Port:
         self.events.append("control opens")
@@ -310,11 +316,41 @@ class AdministrationTests(ServerCase):
                 "devices": 0,
                 "online": 0,
                 "sessions": 0,
+                "audit": "written",
             },
         )
         self.assertEqual(list(self.administration.presences()), [])
         self.assertEqual(list(self.administration.views()), [])
         self.assertFalse(self.administration.end_session("rpi1", None))
+
+    def test_recorded(self) -> None:
+        """The audit trail says that the server has started, and what an administrator has had it do."""
+        with closing(open_inventory(ServerSettings(state_directory=str(self.state)))) as command:
+            command.add(onsite("rpi1", 1))
+        self.administration.refresh()
+        self.administration.record("session-end-ordered", "admin:ann (uid 1000)", "rpi1")
+        self.administration.record("session-end-ordered", "admin:ann (uid 1000)", "s1")
+        self.stop(self.server)
+        entries = [Entry.from_line(line).facts for line in AuditFiles.within(str(self.state)).lines()]
+        self.assertEqual(
+            [(each["action"], each["actor"], each.get("device"), each.get("session")) for each in entries],
+            [
+                ("begun", "server", None, None),
+                ("server-started", "server", None, None),
+                ("session-end-ordered", "admin:ann (uid 1000)", "rpi1", None),
+                ("session-end-ordered", "admin:ann (uid 1000)", None, "s1"),
+                ("server-stopped", "server", None, None),
+            ],
+        )
+
+    def test_trail_in_trouble(self) -> None:
+        """The server goes on when its audit trail cannot be written, and its status tells."""
+        self.state.chmod(0o755)
+        self.server.recording.trail.stop()
+        self.server.recording.trail.record(Deed("refused", "stranger:", 0))
+        self.state.chmod(0o700)
+        status = self.administration.status()["audit"]
+        self.assertIn("not written: the state directory", str(status))
 
     def test_renew_certificate(self) -> None:
         """The door shows the new certificate from then on."""
