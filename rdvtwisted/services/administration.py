@@ -44,6 +44,8 @@ class Administration:
             "online": len(self._registry.presences()),
             "sessions": len(self._registry.views()),
             "audit": f"not written: {self._trail.trouble}" if self._trail.trouble else "written",
+            "leases": self._registry.leases.held,
+            "tickets": self._registry.tickets.outstanding,
         }
 
     def presences(self) -> Sequence[Presence]:

@@ -316,6 +316,8 @@ class AdministrationTests(ServerCase):
                 "devices": 0,
                 "online": 0,
                 "sessions": 0,
+                "leases": 0,
+                "tickets": 0,
                 "audit": "written",
             },
         )
