@@ -1,0 +1,167 @@
+"""What can break: the table L{FAULTS}, one line a kind."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from functools import partial
+
+from attrs import frozen
+
+from tests.lab.faults_play import BUILDING, CLOSING, IDLE, OPENING, PHASES, TRAFFIC, Play
+
+SESSION = (BUILDING, TRAFFIC, CLOSING)
+"""Phases in which there is a session."""
+
+MASTERS = (OPENING, *SESSION)
+"""Phases in which there is a master."""
+
+SHORT_SECONDS = (0.3, 3.0)
+"""A standstill or cut that a session lives through."""
+
+LONG_SHARE = 0.35
+"""Which part of all standstills and cuts is long enough to be noticed."""
+
+AWAY_SECONDS = (0.0, 2.0)
+"""How long a server is away that is started again."""
+
+CLOCK_JUMPS = (-86_400.0, -90.0, -2.0, 2.0, 90.0, 3_600.0, 31_536_000.0)
+"""Seconds by which a wall clock becomes wrong: by a hand, by NTP, on a device whose clock stops without power."""
+
+
+@frozen
+class Fault:
+    """
+    A kind of fault.
+
+    @ivar phases: when it can happen.
+    @ivar act: lets it happen, and sees to what it has broken; what must be true when it returns, L{Play.settle} says.
+    @ivar weight: how often it comes up, compared with others.
+    """
+
+    name: str
+    phases: tuple[str, ...]
+    act: Callable[[Play], None]
+    weight: int = 2
+
+
+# Processes that end
+
+
+def _end_master(number: signal.Signals, play: Play) -> None:
+    play.end("master", number)
+    if number is signal.SIGKILL:
+        # What it leaves on its own machine goes at its next start.
+        play.others_clean("server", "onsite")
+        play.next_session()
+
+
+def _end_onsite(number: signal.Signals, play: Play) -> None:
+    play.end("onsite", number)
+    if play.phase in (TRAFFIC, CLOSING):
+        play.is_over()
+    play.restart("onsite")
+
+
+def _end_server(number: signal.Signals, play: Play) -> None:
+    play.end("server", number)
+    if play.phase in (TRAFFIC, CLOSING):
+        play.is_over()
+    if play.rng.random() < 0.5:
+        play.pause(*AWAY_SECONDS)
+    play.restart("server")
+
+
+# Silence
+
+
+def _silence(name: str, begin: Callable[[Play], None], end: Callable[[Play], None], away: str, play: Play) -> None:
+    """Something falls silent, for a moment or until everybody has noticed, and is back."""
+    long = play.rng.random() < LONG_SHARE
+    begin(play)
+    try:
+        if long:
+            play.notice(away)
+        else:
+            play.pause(*SHORT_SECONDS)
+    finally:
+        end(play)
+        play.lifted()
+    if not long:
+        play.goes_on()
+
+
+def _freeze(name: str, play: Play) -> None:
+    process = play.process(name)
+    _silence(
+        name, lambda _: process.send(signal.SIGSTOP), lambda _: process.send(signal.SIGCONT), name, play
+    )  # fmt: skip
+
+
+def _cut(host: str, play: Play) -> None:
+    lab = play.stage.lab
+    _silence(host, lambda _: lab.cut(host), lambda _: lab.mend(host), "", play)
+
+
+def _flush(router: str, play: Play) -> None:
+    """A router forgets every connection; what exists is dropped from now on, without a word."""
+    play.stage.lab.flush_nat(router)
+    if router == "site-router" or play.phase in SESSION:
+        play.notice()
+    play.lifted()
+
+
+# State and clocks
+
+
+def _fill_disk(name: str, account: str, play: Play) -> None:
+    """A disk is full: what runs goes on, what starts starts."""
+    disk = play.stage.deployment.disks[account]
+    disk.fill()
+    try:
+        if name != "master" and play.rng.random() < 0.4:
+            (_end_server if name == "server" else _end_onsite)(signal.SIGTERM, play)
+        else:
+            play.pause(0.0, 0.5)
+            play.lifted()
+            play.goes_on()
+    finally:
+        disk.free()
+
+
+def _jump(host: str, play: Play) -> None:
+    """A wall clock is put right, or wrong: nobody's session minds."""
+    play.stage.deployment.skew(host, play.rng.choice(CLOCK_JUMPS))
+    play.pause(0.0, 1.0)
+    play.lifted()
+    play.goes_on()
+
+
+def _each(kind: str, act: Callable[..., None], names: dict[str, tuple[str, ...]], weight: int = 2) -> list[Fault]:
+    return [Fault(f"{kind}-{name}", phases, partial(act, name), weight) for name, phases in names.items()]
+
+
+_ALL = {"server": PHASES, "onsite": PHASES, "master": MASTERS}
+
+FAULTS: tuple[Fault, ...] = (
+    Fault("term-master", MASTERS, partial(_end_master, signal.SIGTERM)),
+    Fault("kill-master", MASTERS, partial(_end_master, signal.SIGKILL), 3),
+    Fault("term-onsite", PHASES, partial(_end_onsite, signal.SIGTERM)),
+    Fault("kill-onsite", PHASES, partial(_end_onsite, signal.SIGKILL), 3),
+    Fault("term-server", PHASES, partial(_end_server, signal.SIGTERM)),
+    Fault("kill-server", PHASES, partial(_end_server, signal.SIGKILL), 3),
+    *_each("freeze", _freeze, _ALL),
+    *_each("cut", _cut, _ALL),
+    Fault("flush-site", (IDLE, *SESSION), partial(_flush, "site-router")),
+    Fault("flush-support", SESSION, partial(_flush, "support-router"), 1),
+    Fault("disk-server", PHASES, partial(_fill_disk, "server", "server")),
+    Fault("disk-onsite", PHASES, partial(_fill_disk, "onsite", "rpi1100")),
+    Fault("disk-master", MASTERS, partial(_fill_disk, "master", "rpi1101"), 1),
+    *_each("clock", _jump, _ALL),
+)
+"""Every kind of fault."""
+
+
+def deck(kinds: tuple[Fault, ...]) -> list[Fault]:
+    """Each kind as often as it weighs."""
+    return [fault for fault in kinds for _ in range(fault.weight)]
