@@ -614,3 +614,57 @@ class TunnelTests(DoorTestCase):
         self.connect(again)
         self.assertTrue(again.shaken)
         self.assertFalse(again.tls.session_reused)
+
+
+class NamedTests(DoorTestCase):
+    """Tunnels of clients that know no ALPN: they ask by the server's name."""
+
+    tls12 = True
+
+    def setUp(self) -> None:
+        """A device with a ticket."""
+        super().setUp()
+        self.identity = Identity()
+        self.seat = Seat()
+        self.office.tickets["good"] = (self.identity.public, self.seat)
+
+    def test_ticket(self) -> None:
+        """Who asks for the tunnel's name shows a ticket, and is a tunnel like any other."""
+        client = TLSClient(identity=self.identity, name="rdv-tunnel")
+        wire = self.connect(client)
+        client.tls.write(b"RDV-TUNNEL/1 good\n")
+        self.converse(client, wire)
+        self.assertEqual(client.received, b"OK\n")
+        client.close()
+        wire.protocol.dataReceived(client.outgoing.read())
+        self.assertIsNotNone(wire.producer)
+
+    def test_no_certificate(self) -> None:
+        """Without a certificate it is refused in the handshake."""
+        client = TLSClient(name="rdv-tunnel")
+        wire = self.connect(client)
+        self.assertIn("certificate required", str(client.error))
+        self.assert_refused(wire, "peer did not return a certificate")
+
+    def test_tls12(self) -> None:
+        """Over TLS 1.2 it is refused, with and without a certificate, also where SSH may use that."""
+        for identity in (self.identity, None):
+            self.refusals.clear()
+            client = TLSClient(identity=identity, name="rdv-tunnel", version=ssl.TLSVersion.TLSv1_2)
+            wire = self.connect(client)
+            if identity is not None:
+                self.assert_refused(wire, "a tunnel needs TLS 1.3")
+            else:
+                self.assert_refused(wire, "peer did not return a certificate")
+        self.assertEqual(self.ssh.made, [])
+
+    def test_ssh(self) -> None:
+        """Who names a protocol gets that, under whatever name of the server; and is not asked for a certificate."""
+        self.connect(TLSClient("ssh", name="rdv-tunnel"))
+        self.assertEqual((len(self.ssh.made), self.refusals), (1, []))
+
+    def test_other_name(self) -> None:
+        """Any other name leads to the SSH server."""
+        for name in ("localhost", "rdv-tunnel.example.com", "rdv"):
+            self.connect(TLSClient(name=name))
+        self.assertEqual((len(self.ssh.made), self.refusals), (3, []))
