@@ -49,7 +49,7 @@ ssh=$!
 exec 3>typed
 echo 'set_tunnelling_dev_lan_ip_address 192.168.1.10/24' >&3
 echo 'get_vtun_parameters' >&3
-until grep -q tunnel_secret shown; do sleep 0.1; done
+until grep -q tunnel_secret shown; do kill -0 $ssh; sleep 0.1; done
 value() {{ sed -n "s/.*$1: //p" shown; }}
 [ "$(value rdv_server_vtun_tcp_port)" = 5000 ]
 cat >vtund.conf <<END
