@@ -67,7 +67,7 @@ def files(site: ITunnelSite) -> dict[str, str]:
     @raise InvalidValue: the address of the door, or the authority, is none.
     """
     host, port = site.door_address
-    if not host.isprintable() or any(letter.isspace() for letter in host):
+    if not host or not host.isprintable() or any(letter.isspace() for letter in host):
         raise InvalidValue("server address", host, "use a DNS name or an IP address")
     try:
         authority = x509.load_der_x509_certificate(site.authority)

@@ -8,31 +8,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import define
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
-from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from rdvtwisted.adapters.front.authority import Authority
 from rdvtwisted.adapters.front.door import Door
 from rdvtwisted.adapters.programs import Programs
-from rdvtwisted.errors import RDVError, TunnelFailed
-from rdvtwisted.interfaces import IDeviceTunnel, IServerTunnel, ITunnelSeat, ITunnelStream
+from rdvtwisted.interfaces import ITunnelSeat, ITunnelStream
 from rdvtwisted.testing.server_tunnels import MemoryServerSite, terms
-from rdvtwisted.testing.tunnels import MemoryIdentity, MemoryTunnelSite, TunnelEnds, identity, parameters
-from rdvtwisted.values import Mode, Role, TunnelReport
+from rdvtwisted.testing.tunnels import MemoryIdentity, MemoryTunnelSite, TunnelEnds, identity
+from rdvtwisted.values import Mode, Role
 from tests.adapters.front.clients import Office
 from tests.adapters.front.test_door import Greeters
-from tests.tunnels.tls_device import TLSDevice
+from tests.tunnels.stunnel import DEVICE, Stand, StunnelDevice, device_end
 from tunnels.stunnel import PROGRAMS, StunnelBackend
 
 reactor: Any = global_reactor
-
-#: The device at the tunnels' other end.
-DEVICE = "rpi1100"
 
 
 @implementer(ITunnelSeat)
@@ -55,70 +50,6 @@ class Chair:
         stream: Any = self.stream
         if stream is not None:
             stream.transport.transport.abortConnection()
-
-
-class StunnelDevice(TLSDevice):
-    """Comes with a device's end of the C{stunnel} backend."""
-
-    def __init__(self, site: MemoryTunnelSite, chair: Chair, mode: Mode, ticket: str) -> None:
-        """
-        @param chair: where it will sit, if it is let in.
-        """
-        told = parameters("stunnel", mode, site.role, "rpi66", identity("server").public, ticket)
-        self._door: Any = chair
-        self._site = site
-        self._tunnel = StunnelBackend().device_end(evolve(told, join="glue"), site)
-        self._gone: Deferred[None] = Deferred()
-        self._tunnel.closed.addErrback(lambda failure: failure.trap(RDVError) and None)
-        self._tunnel.closed.chainDeferred(self._gone)
-
-
-@implementer(IDeviceTunnel)
-@define(eq=False)
-class Stand:
-    """A tunnel's end at the server, started and stopped as a device's is."""
-
-    tunnel: IServerTunnel
-    site: MemoryTunnelSite
-    mode: Mode
-    closed: Deferred[None] = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.closed = self.tunnel.closed
-
-    async def _attach(self) -> str:
-        device = await self.site.network.packet_device(self.site.interface, self.mode)
-        self.tunnel.start(device)
-        return str(device.name)
-
-    def attach(self) -> Deferred[str]:
-        """Make the interface."""
-        return Deferred.fromCoroutine(self._attach())
-
-    def carry(self) -> Deferred[TunnelReport]:
-        """Wait until the device is in."""
-        carried: Deferred[TunnelReport] = Deferred()
-
-        def ended(result: Failure | None) -> Failure | None:
-            if not carried.called:
-                carried.errback(result or TunnelFailed("closed before the device was in"))
-            return result
-
-        self.tunnel.opened.addCallback(lambda _: carried.callback(self.report()))
-        self.closed.addBoth(ended)
-        return carried
-
-    def report(self) -> TunnelReport:
-        """What it has carried."""
-        received, sent = self.tunnel.traffic()
-        packets = self.site.network.devices.get(self.site.interface)
-        count = 0 if packets is None else len(packets.written)
-        return TunnelReport("stunnel", received_bytes=received, sent_bytes=sent, received_packets=count)
-
-    def close(self) -> Deferred[None]:
-        """Close it."""
-        gone: Deferred[None] = self.tunnel.close()
-        return gone
 
 
 class StunnelCase(TestCase):
@@ -185,8 +116,7 @@ class StunnelCase(TestCase):
         chair = Chair(tunnel.occupy)
         self.office.tickets[good] = (self.identity.public, chair)
         near_site, far_site = self.site(own, authority), self.site()
-        told = parameters("stunnel", near_mode or mode, Role.ONSITE, "rpi66", identity("server").public, ticket or good)
-        near = backend.device_end(evolve(told, join="glue"), near_site)
+        near = device_end(near_site, near_mode or mode, ticket or good)
         ends = TunnelEnds(near, Stand(tunnel, far_site, mode), near_site, far_site, chair.cut)
         self.addCleanup(lambda: Deferred.fromCoroutine(ends.close()))
         return ends, chair
@@ -196,4 +126,4 @@ class StunnelCase(TestCase):
         chair = Chair(sitter)
         ticket = f"ticket{len(self.office.tickets)}"
         self.office.tickets[ticket] = (self.identity.public, chair)
-        return StunnelDevice(self.site(own), chair, mode, ticket)
+        return StunnelDevice(self.site(own), mode, ticket, chair.cut)
