@@ -14,6 +14,8 @@ from rdvtwisted.values import Mode, Presence, Role, TunnelTerms
 OLD = ("vtun",)
 #: MTU of a bridged session, in bytes: whatever the carriers, it is the LAN's.
 BRIDGED_MTU = 1500
+#: What old devices give their tunnels in any mode, in bytes.
+OLD_MTU = 1450
 
 
 @frozen
@@ -37,12 +39,17 @@ class Carrier:
 
 @frozen
 class Choice:
-    """How the two tunnels of a session are carried."""
+    """
+    How the two tunnels of a session are carried.
+
+    @ivar old: one of the devices is an old one.
+    """
 
     join: str
     mode: Mode
     onsite: Carrier
     master: Carrier
+    old: bool = False
 
     def of(self, role: Role) -> Carrier:
         """The carrier of one device's tunnel."""
@@ -59,12 +66,19 @@ class Choice:
         """Of what both tunnels carry, in bytes."""
         return min(self.onsite.mtu, self.master.mtu) if self.mode is Mode.L3 else BRIDGED_MTU
 
+    @property
+    def path(self) -> int:
+        """Bytes of the largest packets that get through both devices, for all that is known."""
+        return min(self.mtu, OLD_MTU) if self.old else self.mtu
+
 
 def choose(carriers: Mapping[str, Carrier], master: Presence, onsite: Presence, *, glue: bool) -> Choice:
     """
     How to carry a session of the master's mode: by the first backend of the
-    master that both have and that is relayed, else by the first that both have
-    and the server can end, else by the first of each that the server can end.
+    master that both have and that is relayed. Else the server ends two tunnels:
+    the master's is by its first backend that can be ended, the onsite's by the
+    same if it has that, or by its own first. An old master has no wish, so an
+    onsite that knows better need not follow it.
 
     @param glue: the server can end tunnels.
     @raise NoCommonBackend: there is no way.
@@ -73,22 +87,17 @@ def choose(carriers: Mapping[str, Carrier], master: Presence, onsite: Presence, 
     mode = master.profile.mode
     at_master = _usable(carriers, master.profile.backends, mode)
     at_onsite = _usable(carriers, onsite.profile.backends, mode)
-    common = [carrier for carrier in at_master if carrier in at_onsite]
-    for carrier in common:
-        if carrier.relay:
+    for carrier in at_master:
+        if carrier.relay and carrier in at_onsite:
             return Choice("relay", mode, carrier, carrier)
-    ended = [carrier for carrier in common if carrier.server_end is not None]
-    pairs = [(carrier, carrier) for carrier in ended] or [
-        (theirs, ours)
-        for ours in at_master
-        for theirs in at_onsite
-        if ours.server_end is not None and theirs.server_end is not None
-    ]
-    if not pairs:
+    ours, theirs = ([each for each in usable if each.server_end is not None] for usable in (at_master, at_onsite))
+    if not ours or not theirs:
         raise NoCommonBackend(master.id, onsite.id)
     if not glue:
         raise GlueNotAvailable(master.id, onsite.id)
-    return Choice("glue", mode, *pairs[0])
+    follows = ours[0] in theirs and master.profile.backends
+    old = not master.profile.backends or not onsite.profile.backends
+    return Choice("glue", mode, ours[0] if follows else theirs[0], ours[0], old)
 
 
 def _usable(carriers: Mapping[str, Carrier], names: Iterable[str], mode: Mode) -> list[Carrier]:

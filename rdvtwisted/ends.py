@@ -107,7 +107,8 @@ class Ends:
             for role, id in ((Role.ONSITE, terms.onsite), (Role.MASTER, terms.master))
         }
         leases = (terms.lease(Role.ONSITE), terms.lease(Role.MASTER)) if choice.mode is Mode.L3 else (None, None)
-        spec = GlueSpec(terms.id, choice.mode, *leases, mtu=choice.mtu, headers=True)
+        path = choice.path if choice.mode is Mode.L2 else None
+        spec = GlueSpec(terms.id, choice.mode, *leases, mtu=choice.mtu, headers=True, path=path)
         return GlueJunction(self.glue, spec, listener, tunnels)
 
     def end(self, terms: Terms, junction: GlueJunction, role: Role) -> End:

@@ -11,7 +11,9 @@ server's address in the onsite's block as source; replies come back. The end of
 each tunnel at the server answers the pings of its device, as old devices want
 to see. Everything else is dropped.
 
-L2: one bridge of both tunnels, without an address.
+L2: one bridge of both tunnels, without an address. Devices of any age are at
+its ends, so what must not pass is kept back here, too: frames that are for the
+next switch only, and floods.
 
 The words of L{Open} and L{Close} are all that may be asked of the process
 that makes such namespaces; whatever they hold is checked here, at both ends.
@@ -27,6 +29,7 @@ from typing import Any, Union
 from attrs import Attribute, field, frozen
 from attrs.validators import instance_of, optional
 
+from rdvtwisted.bridged import FLOOD_BURST, FLOOD_RATE
 from rdvtwisted.errors import InvalidValue
 from rdvtwisted.plan import DEFAULT_ROUTE, Address, FirewallTable, LinkUp, Route, Rule, Step, Sysctl
 from rdvtwisted.values import Lease, Mode
@@ -50,8 +53,8 @@ _BLOCK_PREFIX = 30
 _MAIN_TABLE = 254
 #: The table of what comes out of the master's tunnel, and the priority of the rule that says so.
 _TABLE, _PRIORITY = 20_000, 20_000
-#: IPv4 and TCP headers without options, in bytes: what a segment leaves of the MTU.
-_HEADERS = 40
+#: IPv4 and TCP headers without options, in bytes: what a segment leaves of the MTU; and those of IPv6.
+_HEADERS, _HEADERS_6 = 40, 60
 
 _SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -102,10 +105,13 @@ class GlueSpec:
     mtu: int = DEFAULT_MTU
     #: Packets come and go with a C{struct virtio_net_hdr} in front; without, none is larger than the MTU.
     headers: bool = False
+    #: In L2: the largest packets that a device which cannot say so lets through, in bytes; L{None}: those of the MTU.
+    path: int | None = None
 
     def __attrs_post_init__(self) -> None:
-        if type(self.mtu) is not int or self.mtu not in MTUS:
-            raise InvalidValue("MTU", str(self.mtu), f"use {MTUS.start} to {MTUS.stop - 1} bytes")
+        for mtu in (self.mtu, self.mtu if self.path is None else self.path):
+            if type(mtu) is not int or mtu not in MTUS:
+                raise InvalidValue("MTU", str(mtu), f"use {MTUS.start} to {MTUS.stop - 1} bytes")
         if type(self.headers) is not bool:
             raise InvalidValue("headers", str(self.headers), "use true or false")
         if self.mode is Mode.L2:
@@ -125,10 +131,18 @@ class GlueSpec:
 
     def _bridged(self) -> tuple[Step, ...]:
         names = (ONSITE, MASTER, BRIDGE)
+        path = self.mtu if self.path is None else self.path
+        rules = "".join(
+            _BRIDGED_RULES.format(
+                name=name, rate=FLOOD_RATE, burst=FLOOD_BURST, mss=path - _HEADERS, mss_6=path - _HEADERS_6
+            )
+            for name in (ONSITE, MASTER)
+        )
         return (
             # Frames pass the bridge without the detour by the rules for routed packets.
             *(Sysctl(f"net/bridge/bridge-nf-call-{kind}tables", "0", optional=True) for kind in ("ip", "ip6", "arp")),
             *(_no_ipv6(name) for name in names),
+            FirewallTable("netdev", "rdv", rules),
             *(LinkUp(name, self.mtu) for name in names),
         )
 
@@ -206,6 +220,21 @@ chain source {{
 """
 
 
+# Cisco's are not among the addresses that a bridge keeps back by itself. A
+# bridge cannot send the ICMP that tells of a packet too large, so at least TCP
+# learns how large a segment may be.
+_BRIDGED_RULES = """\
+chain {name} {{
+    type filter hook ingress device "{name}" priority 0; policy accept;
+    ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 drop
+    ether daddr & ff:ff:ff:ff:ff:fe == 01:00:0c:cc:cc:cc drop
+    ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 limit rate over {rate}/second burst {burst} packets drop
+    ether type ip tcp flags & (syn | rst) == syn tcp option maxseg size set {mss}
+    ether type ip6 tcp flags & (syn | rst) == syn tcp option maxseg size set {mss_6}
+}}
+"""
+
+
 # ---------------------------------------------------------------- what may be asked
 
 
@@ -225,7 +254,7 @@ class Close:
 
 GlueRequest = Union[Open, Close]
 
-_OPEN = frozenset(["do", "session", "mode", "onsite", "master", "mtu", "headers"])
+_OPEN = frozenset(["do", "session", "mode", "onsite", "master", "mtu", "headers", "path"])
 _CLOSE = frozenset(["do", "session"])
 
 
@@ -239,7 +268,7 @@ def request_to_bytes(request: GlueRequest) -> bytes:
         for name, lease in (("onsite", spec.onsite), ("master", spec.master))
     }
     record = {"do": "open", "session": spec.session, "mode": spec.mode.value, **blocks}
-    return json.dumps({**record, "mtu": spec.mtu, "headers": spec.headers}).encode("ascii")
+    return json.dumps({**record, "mtu": spec.mtu, "headers": spec.headers, "path": spec.path}).encode("ascii")
 
 
 def request_from_bytes(data: bytes) -> GlueRequest:
@@ -272,6 +301,7 @@ def _spec(record: dict[str, Any]) -> GlueSpec:
         master=_lease("master", record["master"]),
         mtu=record["mtu"],
         headers=record["headers"],
+        path=record["path"],
     )
 
 

@@ -63,6 +63,13 @@ class ChooseTests(SynchronousTestCase):
         self.assertEqual(self.chosen("tls stunnel", ""), ("glue", "vtun", "tls"))
         self.assertEqual(self.chosen("", "stunnel tls"), ("glue", "stunnel", "vtun"))
 
+    def test_no_older_than_needed(self) -> None:
+        """A new device that has vtun, too, uses what is better with an old one; unless its operator wants vtun."""
+        self.assertEqual(self.chosen("tls stunnel vtun", ""), ("glue", "vtun", "tls"))
+        self.assertEqual(self.chosen("", "tls stunnel vtun"), ("glue", "tls", "vtun"))
+        self.assertEqual(self.chosen("vtun tls", ""), ("glue", "vtun", "vtun"))
+        self.assertEqual(self.chosen("vtun", "stunnel vtun"), ("glue", "vtun", "vtun"))
+
     def test_unlike(self) -> None:
         """Two that share nothing each have the first of their own that the server can end."""
         self.assertEqual(self.chosen("routed tls", "unknown stunnel"), ("glue", "stunnel", "tls"))
@@ -74,6 +81,16 @@ class ChooseTests(SynchronousTestCase):
         self.assertEqual(self.choice("tls", "").mtu, 1450)
         self.assertEqual(self.choice("tls", "tls").mtu, 1500)
         self.assertEqual(self.choice("", "", Mode.L2).mtu, BRIDGED_MTU)
+
+    def test_path(self) -> None:
+        """An old device on either side lets no larger frames through in a bridged session than in a routed one."""
+        for master, onsite, path in (
+            ("tls", "", 1450),
+            ("", "tls", 1450),
+            ("vtun", "vtun", 1500),
+            ("tls", "tls", 1500),
+        ):
+            self.assertEqual(self.choice(master, onsite, Mode.L2).path, path)
 
     def test_nothing(self) -> None:
         """Backends that nobody knows, or that cannot have the mode, are none."""

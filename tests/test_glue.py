@@ -47,6 +47,8 @@ class SpecTests(SynchronousTestCase):
             self.refused("MTU", mtu=mtu)
         for mtu in (576, 1450, 65_521):
             self.assertEqual(evolve(ROUTED, mtu=mtu).mtu, mtu)
+        for path in (0, 575, True, "1450", 1450.0):
+            self.refused("MTU", path=path)
 
     def test_headers(self) -> None:
         """Packets have headers or not."""
@@ -107,8 +109,17 @@ class StepsTests(SynchronousTestCase):
             self.assertLess(max(off), up)
 
     def test_bridged(self) -> None:
-        """A bridge has no address and no route."""
-        self.assertEqual({type(step).__name__ for step in BRIDGED.steps}, {"Sysctl", "LinkUp"})
+        """A bridge has no address and no route; what it keeps back it keeps back from its first frame on."""
+        kinds = [type(step).__name__ for step in BRIDGED.steps]
+        self.assertEqual(set(kinds), {"Sysctl", "FirewallTable", "LinkUp"})
+        self.assertLess(kinds.index("FirewallTable"), kinds.index("LinkUp"))
+
+    def test_segments(self) -> None:
+        """In a bridged session TCP learns of the narrowest device, by IPv4 and IPv6."""
+        for spec, sizes in ((BRIDGED, (1460, 1440)), (evolve(BRIDGED, path=1450), (1410, 1390))):
+            (table,) = (step for step in spec.steps if isinstance(step, FirewallTable))
+            for size in sizes:
+                self.assertEqual(table.rules.count(f"maxseg size set {size}\n"), 2)
 
     def test_rules(self) -> None:
         """What goes into the rules comes from checked numbers only; every chain but the translation's drops."""
@@ -129,7 +140,12 @@ class RequestTests(SynchronousTestCase):
 
     def test_round_trip(self) -> None:
         """A request is one short message, from which it comes back."""
-        for request in (Open(ROUTED), Open(BRIDGED), Open(evolve(ROUTED, headers=True, mtu=9000)), Close("s1")):
+        for request in (
+            Open(ROUTED),
+            Open(BRIDGED),
+            Open(evolve(ROUTED, headers=True, mtu=9000, path=1450)),
+            Close("s1"),
+        ):
             data = request_to_bytes(request)
             self.assertLess(len(data), LONGEST_MESSAGE)
             self.assertEqual(request_from_bytes(data), request)
@@ -168,6 +184,7 @@ class RequestTests(SynchronousTestCase):
             message(mtu=10**1000),
             message(mtu="1450"),
             message(headers=0),
+            message(path="1450"),
         ):
             error = self.assertRaises(InvalidValue, request_from_bytes, data)
             self.assertNotIn("\n", str(error))
@@ -177,7 +194,7 @@ class RequestTests(SynchronousTestCase):
     @given(st.binary(max_size=200) | st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-            st.sampled_from(["do", "session", "mode", "onsite", "master", "mtu", "headers"]), inner, max_size=7
+            st.sampled_from(["do", "session", "mode", "onsite", "master", "mtu", "headers", "path"]), inner, max_size=7
         ),
         max_leaves=12,
     ).map(lambda value: json.dumps(value).encode()))  # fmt: skip
@@ -190,7 +207,7 @@ class RequestTests(SynchronousTestCase):
         self.assertIsInstance(request, Open | Close)
 
     @settings(derandomize=True, max_examples=300, deadline=None)
-    @given(st.sampled_from(["session", "mode", "onsite", "master", "mtu", "headers"]), st.none() | st.booleans()
+    @given(st.sampled_from(["session", "mode", "onsite", "master", "mtu", "headers", "path"]), st.none() | st.booleans()
            | st.integers() | st.floats() | st.text(max_size=30) | st.lists(st.integers(), max_size=2))  # fmt: skip
     def test_any_field(self, name: str, value: object) -> None:
         """A field of whatever kind is usable or refused."""

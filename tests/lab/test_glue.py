@@ -16,6 +16,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -26,6 +27,7 @@ from twisted.internet import reactor
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from rdvtwisted.adapters.network.gluer_client import Glue, start
+from rdvtwisted.bridged import FLOOD_BURST, FLOOD_RATE
 from rdvtwisted.glue import CONNECTIONS, LONGEST_MESSAGE, Close, GlueSpec, Open, request_to_bytes
 from rdvtwisted.testing.glue import BRIDGED, ROUTED, GlueContract
 from tests.lab.hosts import PATIENCE, PREFIX, ROOT, NamespaceTestCase, entered, inside
@@ -280,6 +282,43 @@ class BridgedTests(GlueTestCase):
         self.assertEqual(read(first[0]), frame)
         for device in second:
             self.assertEqual(read(device, IN_VAIN), b"")
+
+    async def test_not_for_the_next_switch(self) -> None:
+        """Spanning tree, 802.1X, LLDP and Cisco's kinds of them are kept back, whatever the devices let through."""
+        onsite, master = await self.opened(BRIDGED)
+        source, rest = bytes.fromhex("020000000001"), b"\x08\x06" + bytes(46)
+        for here, there in ((onsite, master), (master, onsite)):
+            for number in ("0180c2000000", "0180c2000003", "0180c200000e", "01000ccccccc", "01000ccccccd"):
+                self.assertTrue(here.write(bytes.fromhex(number) + source + rest))
+            last = bytes.fromhex("0180c2000010") + source + rest
+            self.assertTrue(here.write(last))
+            self.assertEqual(read(there), last)
+
+    async def test_flood(self) -> None:
+        """Of a storm of broadcasts only so many a second pass, either way; what is for one machine is not held up."""
+        onsite, master = await self.opened(BRIDGED)
+        source, rest = bytes.fromhex("020000000001"), b"\x08\x06" + bytes(46)
+        for here, there in ((onsite, master), (master, onsite)):
+            began, passed, buffer = time.monotonic(), 0, bytearray(2_000)
+            for _ in range(5 * FLOOD_BURST):
+                here.write(b"\xff" * 6 + source + rest)
+                passed += bool(there.read_into(buffer))
+            allowed = FLOOD_BURST + FLOOD_RATE * (time.monotonic() - began)
+            self.assertGreaterEqual(passed, FLOOD_BURST / 2)
+            self.assertLess(passed, min(allowed * 1.1, 4 * FLOOD_BURST))
+            single = bytes.fromhex("020000000009") + source + rest
+            self.assertTrue(here.write(single))
+            self.assertEqual(read(there), single)
+
+    async def test_largest_segment(self) -> None:
+        """TCP learns what fits through an old device, which lets no larger frames through and cannot say so."""
+        ethernet = bytes.fromhex("020000000002 020000000001 0800")
+        for session, path, fits in (("s3", None, 1460), ("s4", 1450, 1410)):
+            onsite, master = await self.opened(evolve(BRIDGED, session=session, path=path))
+            for here, there in ((master, onsite), (onsite, master)):
+                for offered, left in ((8960, fits), (500, 500)):
+                    self.assertTrue(here.write(ethernet + syn(PC, LAN_HOST, offered)))
+                    self.assertEqual(read(there), ethernet + syn(PC, LAN_HOST, left))
 
 
 class HostileTests(GlueTestCase):
