@@ -20,8 +20,10 @@ from attrs import field, fields, frozen
 
 from rdvtwisted.errors import InvalidValue
 
-#: Characters of one text of an entry, and bytes of a line: what a peer says must not fill the disk.
+#: Characters of one text of an entry, of what an administrator has set, and bytes of a line: what a peer says must
+#: not fill the disk.
 LONGEST_TEXT = 256
+LONGEST_DETAIL = 1024
 MAX_LINE = 65_536
 #: Numbers are cut to what every reader of JSON takes exactly (RFC 8259, section 6).
 MAX_NUMBER = 2**53 - 1
@@ -43,14 +45,14 @@ class InvalidEntry(ValueError):
     """A line is no entry; the text says why."""
 
 
-def readable(text: str) -> str:
+def readable(text: str, longest: int = LONGEST_TEXT) -> str:
     """C{text} in printable characters only, of bounded length, without what can be told to be a secret."""
-    text = text[: 4 * LONGEST_TEXT]
+    text = text[: 4 * longest]
     for pattern, instead in _SECRETS:
         text = pattern.sub(instead, text)
     if not text.isprintable():
         text = text.encode("unicode_escape").decode("ascii")
-    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 3] + "..."
+    return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
 def timestamp(seconds: float) -> str:
@@ -111,7 +113,7 @@ class Deed:
                 found["duration_ms"] = _number(value * 1000)
             elif isinstance(value, str):
                 if value or each.name == "actor":
-                    found[each.name] = readable(value)
+                    found[each.name] = readable(value, LONGEST_DETAIL if each.name == "detail" else LONGEST_TEXT)
             elif each.name != "time" and value is not None:
                 found[each.name] = _number(value)
         return found

@@ -5,16 +5,23 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TextIO
 
 from attrs import define, field, frozen
 
 from rdvtwisted.adapters.control_client import ControlClient, ServerNotRunning
+from rdvtwisted.adapters.store.auditfiles import AuditFiles
 from rdvtwisted.adapters.store.inventory import SqlInventory, open_inventory
+from rdvtwisted.adapters.users import this_process
+from rdvtwisted.audit import Deed
 from rdvtwisted.config import ServerSettings
 from rdvtwisted.errors import RDVError
+
+#: Seconds between two looks whether another process has done with the audit trail.
+LOCK_PAUSE = 0.01
 
 
 class UsageError(RDVError):
@@ -34,20 +41,28 @@ class Terminal:
     #: Seconds since the epoch.
     clock: Callable[[], float]
     root: bool
+    #: Who gave it, as the audit trail names him.
+    actor: str = "admin:unknown"
 
     @classmethod
     def here(cls) -> Terminal:
         """That of this process."""
-        return cls(sys.stdin, sys.stdout, sys.stderr, os.environ, time.time, os.geteuid() == 0)
+        actor = this_process(os.environ)
+        return cls(sys.stdin, sys.stdout, sys.stderr, os.environ, time.time, os.geteuid() == 0, actor)
 
 
 @frozen
 class Answer:
-    """What a command has to say: to programs, and to people."""
+    """
+    What a command has to say: to programs, and to people.
+
+    @ivar lines: text for either, in place of the other two; each with its newline.
+    """
 
     document: object
     text: str
     exit_status: int = 0
+    lines: Iterable[str] | None = None
 
 
 @define
@@ -93,15 +108,33 @@ class Administrator:
         finally:
             inventory.close()
 
-    def announce(self) -> dict[str, object]:
-        """
-        Tell the running server that the inventory has changed.
+    def trail(self) -> AuditFiles:
+        """The server's audit trail."""
+        return AuditFiles.within(self.settings.state_directory, partial(time.sleep, LOCK_PAUSE))
 
+    def announce(self, action: str, device: str = "", *, fingerprint: str = "", detail: str = "") -> dict[str, object]:
+        """
+        Record what was done to the inventory, and tell the running server that it has changed.
+
+        @param action: what was done, as the audit trail says it; to C{device}, if it was done to one.
         @return: C{running}, and how many devices it has C{dropped}.
         @raise RDVError: the change is stored, but the server did not take note of it.
         """
+        self._record(Deed(action, self.terminal.actor, self.now, device, fingerprint=fingerprint, detail=detail))
         try:
             dropped = self.ask_if_running("refresh")
         except RDVError as error:
             raise RDVError(f"it is stored, but the running server took no note of it: {error}") from None
         return {"running": dropped is not None, "dropped": dropped or 0}
+
+    def _record(self, deed: Deed) -> None:
+        """What is done is done, also when it cannot be recorded; but it is told."""
+        trail = self.trail()
+        try:
+            trail.append(deed)
+            trail.sync()
+        except (OSError, RDVError) as error:
+            reason = (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
+            self.notes.append(f"it is done, but it is not in the audit trail: {reason}")
+        finally:
+            trail.close()

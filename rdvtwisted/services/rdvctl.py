@@ -43,8 +43,11 @@ def main(argv: Sequence[str] | None = None, terminal: Terminal | None = None) ->
     _warn(terminal, notes)
     text = json.dumps(answer.document, indent=2) if arguments.json else answer.text
     try:
-        terminal.stdout.write(text + "\n")
+        terminal.stdout.writelines([text + "\n"] if answer.lines is None else answer.lines)
         terminal.stdout.flush()
+    except RDVError as error:
+        terminal.stderr.write(f"rdvctl: error: {error}\n")
+        return NOT_DONE
     except BrokenPipeError:
         # The reader has seen enough. Python would complain when it flushes once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), terminal.stdout.fileno())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from argparse import Namespace
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -66,7 +67,7 @@ def remove(admin: Administrator, arguments: Namespace) -> Answer:
         before = inventory.policy()
         inventory.update_policy(lambda policy: policy.without_rules(arguments.number))
     gone = [rule for rule in before.rules if rule.number in arguments.number]
-    server = admin.announce()
+    server = admin.announce("access-removed", detail="; ".join(map(_told, gone)))
     return Answer(
         {"removed": [document(rule) for rule in gone], "server": server}, f"Removed:\n{_table(gone, admin.now)}"
     )
@@ -137,8 +138,11 @@ def import_(admin: Administrator, arguments: Namespace) -> Answer:
                 if inventory.device(id) is None:
                     raise RuleFileError(f"there is no device {id!r}", place(text, id))
         inventory.replace_policy(policy)
-    server = admin.announce()
     number = _count(len(policy.rules), "rule")
+    digest = hashlib.sha256(dump(policy).encode("utf-8")).hexdigest()
+    server = admin.announce(
+        "access-replaced", detail=f"{number} in place of {len(before.rules)}; export has SHA-256 {digest}"
+    )
     return Answer(
         {"rules": len(policy.rules), "groups": len(policy.groups), "replaced": len(before.rules), "server": server},
         f"{number} in place of {len(before.rules)}.",
@@ -169,9 +173,8 @@ def remove_from_group(admin: Administrator, arguments: Namespace) -> Answer:
     if not arguments.id:
         with admin.inventory() as inventory:
             inventory.update_policy(lambda policy: policy.without_group(arguments.name))
-        return Answer(
-            {"removed": arguments.name, "server": admin.announce()}, f"The group {arguments.name} is removed."
-        )
+        server = admin.announce("group-removed", detail=f"@{arguments.name}")
+        return Answer({"removed": arguments.name, "server": server}, f"The group {arguments.name} is removed.")
 
     def fewer(members: set[str]) -> set[str]:
         for id in arguments.id:
@@ -198,7 +201,17 @@ def _new(admin: Administrator, arguments: Namespace, effect: Effect) -> Answer:
         for name, role in ((rule.master, Role.MASTER), (rule.onsite, Role.ONSITE)):
             _check_named(inventory, name, role, lambda name, problem: InvalidValue("device", name, problem))
         rule = inventory.update_policy(lambda policy: policy.with_rule(rule)).rules[-1]
-    return Answer({"rule": document(rule), "server": admin.announce()}, f"Added:\n{_table([rule], admin.now)}")
+    server = admin.announce("access-added", detail=_told(rule))
+    return Answer({"rule": document(rule), "server": server}, f"Added:\n{_table([rule], admin.now)}")
+
+
+def _told(rule: Rule) -> str:
+    """A rule for the audit trail."""
+    modes = "/".join(mode.value for mode in rule.modes)
+    destinations = " ".join(map(str, rule.destinations)) or EVERYWHERE
+    until = "" if rule.until is None else f" until {moment(rule.until)}"
+    comment = f" ({rule.comment})" if rule.comment else ""
+    return f"rule {rule.number}: {rule.effect.value} {rule.master} {rule.onsite} {modes} {destinations}{until}{comment}"
 
 
 def _group(admin: Administrator, name: str, change: Callable[[set[str]], set[str]]) -> Answer:
@@ -207,8 +220,9 @@ def _group(admin: Administrator, name: str, change: Callable[[set[str]], set[str
             lambda policy: policy.with_group(name, change(set(policy.groups.get(name, ()))))
         )
     members = policy.groups[name]
+    server = admin.announce("group-changed", detail=f"@{name}: {' '.join(members) or 'nobody'}")
     return Answer(
-        {"group": name, "devices": list(members), "server": admin.announce()},
+        {"group": name, "devices": list(members), "server": server},
         f"The group {name} has {_count(len(members), 'device')}: {' '.join(members) or '-'}",
     )
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import rdvtwisted
 from rdvtwisted.services import rdvctl_access as access
+from rdvtwisted.services import rdvctl_audit as audit
 from rdvtwisted.services import rdvctl_devices as devices
 from rdvtwisted.services import rdvctl_server as server
 from rdvtwisted.services.administrator import Administrator, Answer
@@ -53,6 +54,7 @@ def parser() -> ArgumentParser:
     _access_commands(
         _group(commands, "access", "Access rules: which master may use which onsite, and what of its LAN.")
     )
+    _audit_commands(_group(commands, "audit", "The audit trail: who did what, when, from where, to which device."))
     _leaf(commands, "online", server.online, "List the devices that are online.", "rdvctl online")
     _leaf(commands, "sessions", server.sessions, "List the sessions.", "rdvctl sessions")
     end = _leaf(commands, "end", server.end, "End a session.", "rdvctl end rpi1100")
@@ -245,6 +247,62 @@ def _group_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
         leaf = _leaf(commands, name, command, help, f"rdvctl access group {name} lyon rpi1100 rpi1102")
         leaf.add_argument("name", metavar="NAME", help="name of the group, without @")
         leaf.add_argument("id", nargs=least, metavar="ID", help="id of a device")
+
+
+def _audit_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
+    entries = _leaf(
+        commands,
+        "list",
+        audit.list_,
+        "List the newest entries.",
+        "rdvctl audit list",
+        "rdvctl audit list --device rpi1100 --since 2d",
+        "rdvctl audit list --action session-ended --since 2030-07-01 --until 2030-08-01 --last 0",
+    )
+    _selection(entries)
+    entries.add_argument("--last", type=int, default=100, metavar="N", help="at most so many [100]; 0 for all")
+    show = _leaf(commands, "show", audit.show, "Show an entry, all of it.", "rdvctl audit show 17")
+    show.add_argument("number", type=int, metavar="ENTRY", help="its number; see rdvctl audit list")
+    verify = _leaf(
+        commands,
+        "verify",
+        audit.verify_,
+        "Check that nothing in the trail was altered, taken out, put in or moved. Exit status 1 if something was.",
+        "rdvctl audit verify",
+        "rdvctl audit verify --head 17:8c7dd922ad47494fc02c388e12c00eac3f1d5a8f4b0a6b3e1f9d1c5e2b7a6d40",
+        "rdvctl audit verify --file exported.jsonl",
+    )
+    verify.add_argument(
+        "--head", metavar="MARK", help="an entry that must be there, as rdvctl audit head has printed it once"
+    )
+    verify.add_argument("--after", metavar="MARK", help="the last entry of an earlier part that is kept elsewhere")
+    verify.add_argument("--file", metavar="FILE", help="a file that was exported; - for standard input")
+    export = _leaf(
+        commands,
+        "export",
+        audit.export,
+        "Write entries as they are, one JSON object a line. All of them can be verified; a selection cannot.",
+        "rdvctl audit export > trail.jsonl",
+        "rdvctl audit export --since 24h --action session-ended sessions.jsonl",
+    )
+    _selection(export)
+    export.add_argument("file", nargs="?", metavar="FILE", help="where to; standard output if left out")
+    _leaf(
+        commands,
+        "head",
+        audit.head,
+        "Print the mark of the last entry, to be kept where the server cannot change it; see rdvctl audit verify.",
+        "rdvctl audit head",
+    )
+
+
+def _selection(leaf: ArgumentParser) -> None:
+    when = "30m, 8h, 3d or 2w ago, 2030-07-01, 2030-07-01T18:00, or ...T18:00Z"
+    leaf.add_argument("--since", metavar="WHEN", help=f"only what happened then or later: {when}")
+    leaf.add_argument("--until", metavar="WHEN", help="only what happened before")
+    leaf.add_argument("--device", metavar="ID", help="only what this device did, or was done to it")
+    leaf.add_argument("--session", metavar="ID", help="only this session")
+    leaf.add_argument("--action", metavar="ACTION", help="only this, such as session-ended")
 
 
 def _certificate_commands(commands: _SubParsersAction[ArgumentParser]) -> None:

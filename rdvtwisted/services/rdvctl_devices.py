@@ -40,7 +40,7 @@ def add(admin: Administrator, arguments: Namespace) -> Answer:
     device = Device(arguments.id, Role(arguments.role), keys, legacy=arguments.legacy, label=arguments.label)
     with admin.inventory(create=True) as inventory:
         inventory.add(device)
-    server = admin.announce()
+    server = admin.announce("device-added", device.id, detail=_facts(device))
     lines = [
         f"Added {device.id} ({device.role}) with {_count(len(keys), 'key')}:",
         *(f"  {key}" for key in keys),
@@ -95,12 +95,14 @@ def show(admin: Administrator, arguments: Namespace) -> Answer:
 
 def disable(admin: Administrator, arguments: Namespace) -> Answer:
     """Refuse a device from now on, but keep it."""
-    return _change(admin, arguments.id, lambda device: evolve(device, enabled=False), "{} is disabled.")
+    return _change(
+        admin, arguments.id, lambda device: evolve(device, enabled=False), "{} is disabled.", "device-disabled"
+    )
 
 
 def enable(admin: Administrator, arguments: Namespace) -> Answer:
     """Let a disabled device in again."""
-    return _change(admin, arguments.id, lambda device: evolve(device, enabled=True), "{} is enabled.")
+    return _change(admin, arguments.id, lambda device: evolve(device, enabled=True), "{} is enabled.", "device-enabled")
 
 
 def set_(admin: Administrator, arguments: Namespace) -> Answer:
@@ -116,7 +118,7 @@ def set_(admin: Administrator, arguments: Namespace) -> Answer:
     }
     if not changes:
         raise UsageError("say what to change: --label, --role, --legacy or --no-legacy")
-    return _change(admin, arguments.id, lambda device: evolve(device, **changes), "{} is changed.")
+    return _change(admin, arguments.id, lambda device: evolve(device, **changes), "{} is changed.", "device-changed")
 
 
 def remove(admin: Administrator, arguments: Namespace) -> Answer:
@@ -125,8 +127,9 @@ def remove(admin: Administrator, arguments: Namespace) -> Answer:
         before = inventory.policy()
         inventory.remove(arguments.id)
         left = inventory.policy()
-    server = admin.announce()
     gone = [rule.number for rule in before.rules if rule not in left.rules]
+    lost = f"access rules that went with it: {', '.join(map(str, gone))}" if gone else ""
+    server = admin.announce("device-removed", arguments.id, detail=lost)
     rules = f" With it went {_count(len(gone), 'access rule')}: {', '.join(map(str, gone))}." if gone else ""
     return Answer(
         {"removed": arguments.id, "rules": gone, "server": server},
@@ -145,6 +148,8 @@ def add_key(admin: Administrator, arguments: Namespace) -> Answer:
         arguments.id,
         lambda device: evolve(device, keys=device.keys + keys),
         f"{{}} has {_count(len(keys), 'more key')}: {', '.join(map(str, keys))}.",
+        "key-added",
+        " ".join(key.fingerprint for key in keys),
     )
 
 
@@ -160,7 +165,7 @@ def remove_key(admin: Administrator, arguments: Namespace) -> Answer:
             admin.notes.append(f"{id} has no key any more: it cannot log in")
         return evolve(device, keys=left)
 
-    return _change(admin, id, change, f"{{}} has lost the key {wanted}.")
+    return _change(admin, id, change, f"{{}} has lost the key {wanted}.", "key-removed", wanted)
 
 
 def list_keys(admin: Administrator, arguments: Namespace) -> Answer:
@@ -182,11 +187,26 @@ def list_keys(admin: Administrator, arguments: Namespace) -> Answer:
     )
 
 
-def _change(admin: Administrator, id: str, change: Callable[[Device], Device], sentence: str) -> Answer:
+def _change(
+    admin: Administrator,
+    id: str,
+    change: Callable[[Device], Device],
+    sentence: str,
+    action: str,
+    fingerprint: str = "",
+) -> Answer:
     with admin.inventory() as inventory:
         device = inventory.update(id, change)
-    server = admin.announce()
+    server = admin.announce(action, id, fingerprint=fingerprint, detail=_facts(device))
     return Answer({"device": document(device), "server": server}, sentence.format(id) + _dropped(server))
+
+
+def _facts(device: Device) -> str:
+    """What a device is now, for the audit trail."""
+    legacy = ", legacy" if device.legacy else ""
+    label = f", label {device.label}" if device.label else ""
+    keys = " ".join(key.fingerprint for key in device.keys) or "none"
+    return f"{device.role}, {_state(device)}{legacy}, keys {keys}{label}"
 
 
 def _given_keys(admin: Administrator, lines: list[str], file: str | None) -> tuple[PublicKey, ...]:

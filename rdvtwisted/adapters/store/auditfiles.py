@@ -251,7 +251,7 @@ class AuditFiles:
     def _write(self, facts: Mapping[str, Value]) -> Entry:
         tail = self._tail
         entry = Entry.after(tail.mark, facts, tail.torn)
-        if self._file < 0 or (tail.size >= self.rotate_bytes and not tail.torn):
+        if self._file < 0 or (tail.size >= self.rotate_bytes and tail.ended and not tail.torn):
             self._begin_file(entry.mark.number)
             tail = self._tail
         data = entry.line if tail.ended else b"\n" + entry.line
