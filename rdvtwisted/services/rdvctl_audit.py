@@ -154,7 +154,7 @@ class _Selection:
     def warn(self, admin: Administrator) -> None:
         """Say that there was something that is no entry."""
         if self._unread:
-            admin.notes.append(f"{self._unread} lines of the trail are no entries; see rdvctl audit verify")
+            admin.notes.append(f"lines that are no entries: {self._unread}; see rdvctl audit verify")
 
     def _means(self, facts: Facts) -> bool:
         if not self.since <= str(facts["time"]) < self.until:

@@ -16,6 +16,8 @@ from rdvtwisted.services.rdvctl import main
 
 #: What the command takes for now, in seconds since the epoch.
 NOW = 1100.0
+#: Who gives it.
+ACTOR = "admin:ann (uid 1000)"
 
 
 @define
@@ -36,7 +38,7 @@ class Rdvctl:
         """Call it with these arguments; the exit status."""
         out, err = StringIO(), StringIO()
         environment = {"RDV_SERVER_STATE_DIRECTORY": self.directory, **self.environment}
-        status = main(arguments, Terminal(StringIO(stdin), out, err, environment, lambda: NOW, root=True))
+        status = main(arguments, Terminal(StringIO(stdin), out, err, environment, lambda: NOW, True, ACTOR))
         self.out, self.err = out.getvalue(), err.getvalue()
         return status
 

@@ -8,7 +8,7 @@ import time
 from twisted.trial.unittest import SynchronousTestCase
 
 from rdvtwisted.errors import InvalidValue
-from rdvtwisted.services.moments import moment_to_come
+from rdvtwisted.services.moments import moment_gone, moment_to_come
 
 NOW = 1_900_000_000.0  # 2030-03-17T17:46:40Z
 
@@ -47,3 +47,12 @@ class MomentTests(SynchronousTestCase):
         for text in ("+0m", "2030-03-17", "2030-03-17T17:46:40Z"):
             error = self.assertRaises(InvalidValue, moment_to_come, text, NOW)
             self.assertEqual(str(error), f"invalid end {text!r}: it is past")
+
+    def test_gone(self) -> None:
+        """So long ago, or a date, which may also be to come."""
+        spans = {"30m": 1800, "8h": 28_800, "3d": 259_200, "2w": 1_209_600}
+        self.assertEqual({text: NOW - moment_gone(text, NOW) for text in spans}, spans)
+        self.assertEqual(moment_gone("2030-03-18T00:00Z", NOW), 1_900_022_400.0)
+        for text in ("", "yesterday", "-8h", "+8h", "8", "8y", "9999999h", "2030-13-01"):
+            error = self.assertRaises(InvalidValue, moment_gone, text, NOW)
+            self.assertIn("use 30m, 8h, 3d, 2w for so long ago, a date such as", str(error))
