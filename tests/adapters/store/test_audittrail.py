@@ -10,6 +10,7 @@ from pathlib import Path
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
 
 from rdvtwisted.adapters.store.auditfiles import AuditFiles
 from rdvtwisted.adapters.store.audittrail import (
@@ -22,6 +23,7 @@ from rdvtwisted.adapters.store.audittrail import (
     AuditTrail,
 )
 from rdvtwisted.audit import Deed, Entry
+from rdvtwisted.interfaces import IAuditTrail
 from rdvtwisted.testing.audit import AuditTrailContract, MemoryTrail
 from rdvtwisted.verification import verify
 
@@ -70,6 +72,11 @@ class FileTests(TrailCase, AuditTrailContract):
 
 class LifeTests(TrailCase):
     """From start to stop."""
+
+    def test_provides(self) -> None:
+        """It is a trail, and so is its twin."""
+        verifyObject(IAuditTrail, self.make())
+        verifyObject(IAuditTrail, MemoryTrail())
 
     def test_start_and_stop(self) -> None:
         """Start and stop are entries; the log names the last one, for those who send it elsewhere."""
