@@ -93,6 +93,11 @@ class OldDevicesTestCase(SceneTestCase):
         self.assertEqual((session["master"], session["onsite"]), (OLD_MASTER, OLD_ONSITE))
         self.assertEqual((session["mode"], session["join"]), (mode, "glue"))
 
+    def require_back(self) -> None:
+        """The old onsite's next run waits for a master; until its last one has ended, it seems to do so, too."""
+        self.old_onsite.wait_record("online")
+        eventually(self.listed, END_SECONDS, "the old onsite to be listed")
+
     def require_ended(self, device: OldDevice, reason: str) -> None:
         """Its script ends in order, for this reason."""
         self.assertEqual(device.wait_record("ended", SCRIPT_SECONDS)["reason"], reason)
@@ -299,12 +304,12 @@ class MixedPairTests(OldDevicesTestCase):
                 self.require_reach("web2")
                 self.old_onsite.mark()
                 self.assertEqual(self.old_master.interrupt(), 0)
-                eventually(self.listed, BACK_SECONDS, "the old onsite to be back")
-                self.old_onsite.mark()
+                self.require_back()
                 self.new_master("L3")
                 self.require_reach("web2")
-                self.end_new_master()
-                eventually(self.listed, BACK_SECONDS, "the old onsite to be back")
+                self.old_onsite.mark()
+                self.assertEqual(self.deployment.end_session(), 0)
+                self.require_back()
 
 
 class EndTests(OldDevicesTestCase):
@@ -401,11 +406,37 @@ class EndTests(OldDevicesTestCase):
                 self.old_onsite.mark()
                 self.assertEqual(self.old_master.interrupt(), 0)
                 self.require_freed()
-                self.old_onsite.wait_record("online")
-                eventually(self.listed, END_SECONDS, "the onsite to be listed")
+                self.require_back()
                 eventually(lambda: OLD_MASTER not in self.scene.online(), END_SECONDS, "the master to be gone")
                 counts.append(len(os.listdir(f"/proc/{server.pid}/fd")))
         self.assertEqual(counts[-1], counts[0], counts)
+
+
+class AgedTests(OldDevicesTestCase):
+    """A device whose OpenSSH is as old as its scripts."""
+
+    ID = "rpi1203"
+
+    AGED = (
+        "KexAlgorithms=diffie-hellman-group14-sha1",
+        "HostKeyAlgorithms=ssh-rsa",
+        "PubkeyAcceptedAlgorithms=ssh-rsa",
+        "Ciphers=aes128-ctr",
+        "MACs=hmac-sha1",
+    )
+    """What an OpenSSH 5.5 (2010) has in common with today's, as options of today's."""
+
+    def test_aged(self) -> None:
+        """It gets in with an RSA key, SHA-1 and all, if it is marked as legacy."""
+        device = OldDevice(self.lab, self.ID, "onsite", "onsite2", "rsa")
+        self.addCleanup(device.stop)
+        self.deployment.rdvctl("device", "add", device.id, "--role", "onsite", "--key", device.key, "--legacy")
+        self.addCleanup(self.deployment.rdvctl, "device", "remove", device.id)
+        options = [word for option in self.AGED for word in ("--ssh-option", option)]
+        with self.telling():
+            device.start(*options)
+            device.wait_record("online")
+            self.assertEqual(device.interrupt(), 1)  # as Python ends a script that waits
 
 
 class StockProgramsTests(OldDevicesTestCase):
