@@ -7,7 +7,7 @@ from pathlib import Path
 
 from attrs import define, field
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 from twisted.internet.endpoints import wrapClientTLS
@@ -37,7 +37,10 @@ class Authority:
     The certificate authority of one server, as a device knows it.
 
     It signs nothing but its server's certificates, so that the chain is all
-    there is to check: the server may be reached by any name or address.
+    there is to check: the server may be reached by any name or address. A
+    server with nothing but a self-signed certificate, as stock stunnel
+    servers have it, is known by that alone: then nothing that the certificate
+    says matters, as with the host key of an SSH server.
 
     @ivar path: PEM file; given beforehand, or written at first use.
     @ivar refusal: why the last connection was refused, if it was.
@@ -134,6 +137,11 @@ class Authority:
         if self._certificate is None:
             # First use: whom to trust is decided when the whole chain is known.
             return True
+        if depth == 0 and certificate.to_cryptography() == self._certificate:
+            self._log.debug(
+                "The server's certificate is the pinned one, though OpenSSL finds fault {error} with it", error=error
+            )
+            return True
         if error == _NOT_YET_VALID:
             # A device without a clock of its own starts in the past; the signature still counts.
             self._log.warn("The server's certificate is not valid yet by this device's clock")
@@ -149,16 +157,23 @@ class Authority:
         return False
 
     def _settle(self, connection: SSL.Connection) -> None:
-        # At first use, what is pinned is the authority that the server shows in its chain.
+        # At first use, what is pinned is the authority that the server shows in its chain. One that another has signed
+        # is not the server's own: a public authority's intermediate certificate, for example, vouches for millions.
         if self._certificate is not None:
             return
         chain = [shown.to_cryptography() for shown in connection.get_peer_cert_chain() or ()]
         try:
-            chain[0].verify_directly_issued_by(chain[-1])
-        except (IndexError, ValueError, TypeError, InvalidSignature):
+            leaf, top = chain[0], chain[-1]
+            if leaf != top:
+                leaf.verify_directly_issued_by(top)
+                top.verify_directly_issued_by(top)
+            elif leaf.issuer != leaf.subject:
+                raise ValueError("alone, and signed by another")
+        except (IndexError, ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
             cure = "It shows no certificate of an authority of its own; give that with --ca"
             raise ServerKeyChanged("the server's certificate authority", "nothing", "none", cure) from None
-        self.accept(chain[-1].public_bytes(Encoding.DER))
+        # One that is alone has its key proved by the handshake; the hash of its own signature may be an old one.
+        self.accept(top.public_bytes(Encoding.DER))
 
 
 def tls_endpoint(authority: Authority, plain: IStreamClientEndpoint) -> IStreamClientEndpoint:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 from attrs import define, field
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
@@ -208,6 +212,46 @@ class HandshakeTests(UplinkCase):
             self.assertIsNone(self.shake_hands(credentials, show))
             self.device.read()
         self.assertEqual(self.device.der, own.certificate.public_bytes(Encoding.DER))
+
+    def test_self_signed_faults(self) -> None:
+        """A pinned self-signed certificate is good whatever OpenSSL finds wrong with it, such as an end long ago."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "stunnel")])
+        then = datetime(2015, 1, 1, tzinfo=timezone.utc)
+        certificate = (
+            x509.CertificateBuilder(name, name, key.public_key(), 1, then, then + timedelta(days=365))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .sign(key, hashes.SHA256())
+        )
+
+        for _ in range(2):
+            self.assertIsNone(self.shake_hands(Credentials(key, certificate, certificate)))
+            self.device.read()
+        error = self.shake_hands(self.server().credentials())
+        self.assertIsInstance(error, ServerKeyChanged)
+        self.assertEqual(error.pinned, fingerprint(certificate.public_bytes(Encoding.DER)))
+
+    def test_public_authority(self) -> None:
+        """An authority that another has signed is not the server's own, and not pinned unasked."""
+        root, middle = self.server("root"), ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "public")])
+        now = datetime.now(timezone.utc)
+
+        def certify(key: Any, subject: x509.Name, issuer: x509.Name, by: Any, ca: bool) -> x509.Certificate:
+            return (
+                x509.CertificateBuilder(issuer, subject, key.public_key(), 7, now, now + timedelta(days=1))
+                .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+                .sign(by, hashes.SHA256())
+            )
+
+        signer = ec.generate_private_key(ec.SECP256R1())
+        intermediate = certify(middle, name, root.certificate.subject, signer, True)
+        leaf_key = ec.generate_private_key(ec.SECP256R1())
+        leaf = certify(leaf_key, x509.Name([]), name, middle, False)
+        error = self.shake_hands(Credentials(leaf_key, leaf, intermediate))
+        self.assertIsInstance(error, ServerKeyChanged)
+        self.assertIn("give that with --ca", str(error))
+        self.assertFalse(self.path.exists())
 
     def test_slow_clock(self) -> None:
         """A device without a clock of its own, which starts in the past, still accepts its server."""
