@@ -53,6 +53,7 @@ class Door(Factory):
         self.visits = Visits(clock, limits or Limits(), refused)
         self._office = office
         self._tls12 = tls12
+        self._credentials = credentials
         # Tunnels gather what they write themselves.
         self._streams = Inside(Factory(), clock, TLSMemoryBIOProtocol)
         self._servers = [_Server(each, clock) for each in (ssh, web) if each is not None]
@@ -63,7 +64,14 @@ class Door(Factory):
 
     def show(self, credentials: Credentials) -> None:
         """Show these to everybody who comes from now on."""
+        self._credentials = credentials
         self._context = door_context(credentials, self._tls12, web=WEB[0] in self._ways)
+
+    def accept_tls12(self, accept: bool) -> None:
+        """Say whether TLS 1.2 is good enough for the SSH and the web of everybody who comes from now on."""
+        if accept != self._tls12:
+            self._tls12 = accept
+            self.show(self._credentials)
 
     def startFactory(self) -> None:
         """The port is open."""

@@ -19,6 +19,9 @@ WEB = (b"h2", b"http/1.1")
 #: The server's name (SNI, RFC 6066, section 3) by which a client that does no ALPN asks for a tunnel.
 TUNNEL_NAME = b"rdv-tunnel"
 
+#: What is added to words of OpenSSL.
+_CURES = {"unsupported protocol": " (the client's TLS is older than what tls.minimum_version allows)"}
+
 #: Without a callback of its own a connection keeps its context's: SSL_set_verify(3).
 _TUNNEL_VERIFICATION = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
 
@@ -131,9 +134,12 @@ def client_key(connection: SSL.Connection) -> PublicKey:
 
 
 def tls_failure(error: SSL.Error) -> ProtocolError:
-    """What OpenSSL complains about, in its words."""
+    """What OpenSSL complains about, in its words; and for what an old client meets, what can be done."""
     entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
-    return ProtocolError(f"TLS: {entries[-1][-1]}" if entries else "TLS: the connection ended too early")
+    if not entries:
+        return ProtocolError("TLS: the connection ended too early")
+    words = entries[-1][-1]
+    return ProtocolError(f"TLS: {words}{_CURES.get(words, '')}")
 
 
 def _accept_certificate(

@@ -336,7 +336,26 @@ class RefusalTests(DoorTestCase):
         client = TLSClient("ssh", version=ssl.TLSVersion.TLSv1_2)
         wire = self.connect(client)
         self.assertIn("protocol version", str(client.error))
-        self.assert_refused(wire, "unsupported protocol")
+        self.assert_refused(
+            wire, "unsupported protocol (the client's TLS is older than what tls.minimum_version allows"
+        )
+
+    def test_tls12_from_now_on(self) -> None:
+        """Whether TLS 1.2 is good enough may change; who is there stays, and certificates are renewed as before."""
+        self.door.accept_tls12(True)
+        old = TLSClient(version=ssl.TLSVersion.TLSv1_2)
+        wire = self.connect(old)
+        self.assertEqual(old.received, b"SSH-2.0-test\r\n")
+        self.door.show(self.authority.renew())
+        self.connect(TLSClient(version=ssl.TLSVersion.TLSv1_2))
+        self.assertEqual((len(self.ssh.made), self.refusals), (2, []))
+        self.door.accept_tls12(False)
+        refused = TLSClient(version=ssl.TLSVersion.TLSv1_2)
+        self.connect(refused)
+        self.assertFalse(refused.shaken)
+        old.tls.write(b"still here")
+        self.converse(old, wire)
+        self.assertTrue(old.received.endswith(b"still here"))
 
     def test_slow_handshake(self) -> None:
         """Who does not finish the handshake in its time is closed, also when bytes keep trickling in."""
