@@ -64,6 +64,7 @@ class DeviceOptions(CommandOptions):
         ["debug", "d", "Log in detail, and what is said between device and server, but for secrets."],
         ["make-key", None, "Make the device's key if it has none, print its public half, and exit."],
         ["strict-peers", None, "Refuse a device whose key is not in the known peers yet, instead of pinning it."],
+        ["end-to-end", None, "Refuse sessions that the server could read."],
         ["help-backends", None, "List the tunnel backends, what each needs and what is missing here, and exit."],
     ]
     optParameters: list[list[Any]] = [
@@ -133,4 +134,5 @@ class DeviceOptions(CommandOptions):
             authority=place("ca", "server-ca.pem"),
             strict_peers=bool(self["strict-peers"]),
             silence=self["silence"],
+            end_to_end=bool(self["end-to-end"]),
         )

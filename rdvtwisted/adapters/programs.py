@@ -273,7 +273,7 @@ class Programs:
 
         @return: how many there were.
         """
-        if not self._directory.is_dir():
+        if not os.access(self._directory, os.R_OK | os.W_OK | os.X_OK):
             return 0
         count = 0
         with self._alone():

@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from rdvtwisted.adapters.backends import discover
 from rdvtwisted.adapters.network.linux import LinuxNetwork
 from rdvtwisted.adapters.pins import KnownPeers, write_atomically
+from rdvtwisted.adapters.programs import Programs
 from rdvtwisted.adapters.ssh.identity import Identity, identity
 from rdvtwisted.adapters.uplink import Authority
 from rdvtwisted.errors import InvalidValue, MissingProgram
@@ -27,6 +28,8 @@ from rdvtwisted.values import Missing
 
 #: Where the network journals are: gone after a reboot, as is what they are about.
 JOURNALS = Path("/run/rdvtwisted")
+#: Where stock programs have their directories, for as long as they run.
+PROGRAMS = JOURNALS / "programs"
 
 _log = Logger()
 
@@ -96,7 +99,13 @@ def _equipment(settings: DeviceSettings, reactor: Any) -> Equipment:
     discovery = discover()
     for problem in discovery.problems:
         _log.error("Tunnel backends: {problem}", problem=problem)
-    backends = {backend.name: backend for backend in discovery.backends if not backend.missing()}
+    backends = {
+        backend.name: backend
+        for backend in discovery.backends
+        if not backend.missing() and (backend.relay or not settings.end_to_end)
+    }
+    programs = Programs(reactor, PROGRAMS)
+    programs.sweep()
     peers = KnownPeers(settings.known_peers, settings.strict_peers)
     peers.read()
     authority = Authority(settings.authority)
@@ -109,15 +118,16 @@ def _equipment(settings: DeviceSettings, reactor: Any) -> Equipment:
         peers=peers,
         authority=authority,
         backends=backends,
+        programs=programs,
     )
 
 
-def _require_backends(equipment: Equipment, wanted: Iterable[str] = ()) -> None:
+def _require_backends(equipment: Equipment, wanted: Sequence[str]) -> None:
     """
-    Make sure that there is a tunnel backend, and those that are wanted.
+    Make sure that there is a tunnel backend, and those that are wanted; leave the equipment these only, if any.
 
     @raise MissingProgram: it lacks something; what, and the cure.
-    @raise InvalidValue: there is none of that name.
+    @raise InvalidValue: there is none of that name, or none that the server cannot read.
     """
     discovery = discover()
     found = {backend.name: backend.missing() for backend in discovery.backends}
@@ -126,9 +136,15 @@ def _require_backends(equipment: Equipment, wanted: Iterable[str] = ()) -> None:
             raise InvalidValue("tunnel backend", name, f"use one of {', '.join(found) or 'none: there is none here'}")
         if found[name]:
             raise MissingProgram(f"the tunnel backend {name} cannot be used here: {'; '.join(_lacking(found[name]))}")
+        if name not in equipment.backends:
+            raise InvalidValue("tunnel backend", name, "the server can read what it carries: --end-to-end refuses that")
     if not equipment.backends:
         lacking = [*_lacking(each for missing in found.values() for each in missing), *discovery.problems]
+        if equipment.settings.end_to_end:
+            lacking.append("--end-to-end refuses those that the server can read")
         raise MissingProgram("no tunnel backend can be used here: " + "; ".join(lacking))
+    if wanted:
+        equipment.backends = {name: equipment.backends[name] for name in wanted}
 
 
 def _lacking(missing: Iterable[Missing]) -> list[str]:
@@ -159,8 +175,6 @@ def make_onsite(
     equipment = _equipment(settings, reactor or global_reactor())
     require_net_admin()
     _require_backends(equipment, backends or ())
-    if backends:
-        equipment.backends = {name: equipment.backends[name] for name in backends}
     return OnsiteService(
         equipment=equipment,
         console=console,

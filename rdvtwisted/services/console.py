@@ -39,6 +39,14 @@ def flow(report: TunnelReport) -> str:
     return f"sent {amount(report.sent_bytes)}, received {amount(report.received_bytes)}{trip}"
 
 
+def carriage(parameters: TunnelParameters, report: TunnelReport) -> str:
+    """Who can read a session, and what carries it, in one line for people."""
+    if parameters.join == "relay":
+        return f"End to end by {report.backend}, key exchange {report.key_exchange}, cipher {report.cipher}"
+    inner = f", key exchange {report.key_exchange}, cipher {report.cipher}" if report.cipher else ""
+    return f"Joined by the server, which can read this session; the tunnel to it is by {report.backend}{inner}"
+
+
 def established(parameters: TunnelParameters, report: TunnelReport) -> dict[str, object]:
     """The facts of a session that is up, for its record."""
     return {

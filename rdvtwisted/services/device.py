@@ -75,6 +75,8 @@ class DeviceSettings:
     #: PEM file with the server's certificate authority.
     authority: Path
     strict_peers: bool = False
+    #: Refuse sessions that the server could read.
+    end_to_end: bool = False
     #: See L{SILENCE_SECONDS}.
     silence: float = SILENCE_SECONDS
 

@@ -10,17 +10,28 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.logger import Logger
 
-from rdvtwisted import bridged, routed
+from rdvtwisted import bridged, oldserver, routed
 from rdvtwisted.adapters.pins import KnownPeers
 from rdvtwisted.adapters.uplink import Authority
-from rdvtwisted.errors import RDVError, RequestRefused, TunnelFailed
-from rdvtwisted.interfaces import INetwork, ITunnelBackend
+from rdvtwisted.errors import MissingProgram, RDVError, RequestRefused, TunnelFailed
+from rdvtwisted.interfaces import INetwork, IPrograms, ITunnelBackend
 from rdvtwisted.plan import Plan, Site, interface_name
-from rdvtwisted.requests import GetCertificateAuthority, GetSession, GetTunnelParameters
+from rdvtwisted.requests import (
+    GetCertificateAuthority,
+    GetMode,
+    GetSession,
+    GetTunnelParameters,
+    GetVtunParameters,
+)
 from rdvtwisted.services.device import DeviceSettings
 from rdvtwisted.services.leg import Ending, Leg, TunnelSite, reason_of
 from rdvtwisted.services.link import Link
 from rdvtwisted.values import EndReason, Mode, Role, SessionView, TunnelParameters, TunnelReport
+
+#: How a session is joined that nobody but the two devices can read.
+RELAY = "relay"
+#: The one tunnel backend that an old server knows.
+OLD = "vtun"
 
 
 @define(eq=False)
@@ -41,11 +52,29 @@ class Equipment:
     peers: KnownPeers
     authority: Authority
     backends: Mapping[str, ITunnelBackend]
+    programs: IPrograms
 
     @property
     def owner(self) -> str:
         """The name under which this device's network configuration is journalled."""
         return f"{self.settings.role}-{self.settings.account}"
+
+    def accept(self, link: Link) -> None:
+        """
+        Make sure that this device can, and may, take part in sessions at this server, which knows its profile.
+
+        @raise TunnelFailed: it is an old one, which could read them.
+        @raise MissingProgram: it is an old one, which knows no tunnel that could be built here.
+        """
+        if not link.old:
+            return
+        if self.settings.end_to_end:
+            raise TunnelFailed("this server is an old one, which can read every session: --end-to-end refuses that")
+        if OLD not in self.backends:
+            raise MissingProgram(
+                f"this server is an old one, which knows tunnels by {OLD} only: install the package vtun,"
+                " and name it too where --backend names others"
+            )
 
     async def attend(
         self,
@@ -54,6 +83,7 @@ class Equipment:
         seconds: float | None,
         up: Callable[[TunnelParameters, Leg, TunnelReport], None],
         *,
+        peer: str = "",
         dhcp: bool = True,
     ) -> Ending:
         """
@@ -62,11 +92,12 @@ class Equipment:
 
         @param seconds: hard end of the session, counted from when it is up.
         @param up: called when packets flow.
+        @param peer: the other device, if it is known: an old server does not tell.
         @param dhcp: on a master in mode L2: the LAN may give the PC its addresses.
         @return: how it ended; cancelling is the operator's end.
         """
         try:
-            parameters: TunnelParameters = await link.ask(GetTunnelParameters())
+            parameters = await self._parameters(link, peer)
             leg = await self._leg(link, parameters, extremity, dhcp)
         except RequestRefused as error:
             ending = await self._refused(link, error)
@@ -80,11 +111,8 @@ class Equipment:
             return Ending(EndReason.OPERATOR)
 
         def pin_and_tell(report: TunnelReport) -> None:
-            try:
-                self.peers.pin(parameters.peer, parameters.peer_key)
-            except RDVError as error:
-                # The key has been checked: a full disk is no reason to leave somebody without a session.
-                self._log.error("The key of {peer} is not pinned: {error}", peer=parameters.peer, error=str(error))
+            if parameters.join == RELAY:
+                self._pin(parameters)
             up(parameters, leg, report)
 
         ending = Ending(EndReason.TUNNEL_FAILED)
@@ -94,8 +122,31 @@ class Equipment:
             await leg.dismantle(ending.reason)
         return ending
 
+    def _pin(self, parameters: TunnelParameters) -> None:
+        try:
+            self.peers.pin(parameters.peer, parameters.peer_key)
+        except RDVError as error:
+            # The key has been checked: a full disk is no reason to leave somebody without a session.
+            self._log.error("The key of {peer} is not pinned: {error}", peer=parameters.peer, error=str(error))
+
+    async def _parameters(self, link: Link, peer: str) -> TunnelParameters:
+        self.accept(link)
+        if link.old:
+            mode = await link.ask(GetMode())
+            # Never asked twice of one connection: an old server does not survive that.
+            pairs = await link.ask(GetVtunParameters())
+            return oldserver.tunnel_parameters(
+                self.settings.account, self.settings.role, peer, mode, pairs, link.server_key
+            )
+        parameters: TunnelParameters = await link.ask(GetTunnelParameters())
+        if parameters.join != RELAY and self.settings.end_to_end:
+            raise TunnelFailed("the server would join this session, and could read it: --end-to-end refuses that")
+        return parameters
+
     async def _refused(self, link: Link, error: RequestRefused) -> Ending:
         """How a session ends that the server refuses to go on with: it may be over, for the other device's reason."""
+        if link.old:
+            return Ending(reason_of(error), error)
         try:
             view: SessionView = await link.ask(GetSession())
         except RDVError:
@@ -106,10 +157,12 @@ class Equipment:
         backend = self.backends.get(parameters.backend)
         if backend is None:
             raise TunnelFailed(f"the server wants a tunnel by {parameters.backend}, which is not to be had here")
-        self.peers.check(parameters.peer, parameters.peer_key)
-        self.authority.accept(await link.ask(GetCertificateAuthority()))
+        # The server has proved who it is by the very connection on which it tells its key of a glued session.
+        if parameters.join == RELAY:
+            self.peers.check(parameters.peer, parameters.peer_key)
+        if not link.old:
+            self.authority.accept(await link.ask(GetCertificateAuthority()))
         around = await self.network.site()
-        assert self.authority.der is not None
         port = self.settings.port if self.settings.tls else parameters.door_port
         interface = interface_name("rdv", self.owner)
         site = TunnelSite(
@@ -120,7 +173,11 @@ class Equipment:
             interface=interface,
             identity=self.identity,
             door=HostnameEndpoint(self.reactor, self.settings.host, port),
-            authority=self.authority.der,
+            door_address=(self.settings.host, port),
+            authority=self.authority.der or b"",
+            programs=self.programs,
+            owner=f"{self.owner}.tunnel",
+            link=link,
         )
         # The plan first: if there can be none, there is no tunnel that would have to be closed.
         plan = self._plan(parameters, interface, extremity, around, dhcp)

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from rdvtwisted.errors import PeerKeyChanged, RDVError, TicketRefused
-from rdvtwisted.interfaces import IDeviceTunnel, INetwork, ITunnelSite
+from rdvtwisted.interfaces import IDeviceTunnel, INetwork, IPrograms, ITunnelSite
 from rdvtwisted.plan import Plan
 from rdvtwisted.requests import WaitForSessionChange
 from rdvtwisted.services.link import Link
@@ -40,7 +40,15 @@ class TunnelSite:
     interface: str
     identity: Any
     door: IStreamClientEndpoint
+    door_address: tuple[str, int]
     authority: bytes
+    programs: IPrograms
+    owner: str
+    link: Link
+
+    def forward(self, port: int) -> IStreamClientEndpoint:
+        """Through the device's SSH connection; see L{ITunnelSite}."""
+        return self.link.forward(port)
 
 
 @frozen
@@ -79,7 +87,7 @@ class Leg:
         try:
             ending = await first([carry, following(watch), closed])
             lost = ending.reason is EndReason.TUNNEL_LOST or isinstance(ending.error, TicketRefused)
-            if lost and not watch.called:
+            if lost and not watch.called and not self.link.old:
                 # A tunnel ends, or is too late, for some reason that the server knows, or will know in a moment.
                 ending = await self._verdict(watch, ending)
         except CancelledError:
@@ -118,7 +126,9 @@ class Leg:
         return Ending(EndReason.TIME_LIMIT)
 
     async def _watch(self) -> Ending:
-        """Ask the server until the session is over, and why."""
+        """Ask the server until the session is over, and why. An old one has no answer but its own loss."""
+        if self.link.old:
+            return Ending(EndReason.TUNNEL_LOST, await self.link.gone())
         view = SessionView(state=SessionState.BUILDING)
         try:
             while view.state in (SessionState.BUILDING, SessionState.UP):

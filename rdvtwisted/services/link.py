@@ -7,12 +7,14 @@ from collections import deque
 from typing import Any
 
 from attrs import define, field
+from twisted.internet import defer
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClientEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from rdvtwisted import oldserver
 from rdvtwisted.adapters.ssh.client import Target, connect
 from rdvtwisted.adapters.ssh.identity import Identity
 from rdvtwisted.adapters.ssh.knownhosts import KnownHosts
@@ -21,13 +23,13 @@ from rdvtwisted.adapters.ssh.remote import RemoteShell
 from rdvtwisted.adapters.ssh.settings import ClientSettings
 from rdvtwisted.adapters.uplink import Authority, tls_endpoint
 from rdvtwisted.errors import ConnectionLost, KeyRejected, RDVError
-from rdvtwisted.requests import EndSession, WaitForMaster, WaitForSessionChange
+from rdvtwisted.requests import EndSession, GetVtunParameters, Publish, WaitForMaster, WaitForSessionChange
 from rdvtwisted.services.device import DeviceSettings
 from rdvtwisted.shell.dialogue import Dialogue
 from rdvtwisted.shell.printout import printable
 from rdvtwisted.shell.questions import Asked, GetRole
 from rdvtwisted.shell.reply import Reply
-from rdvtwisted.values import EndReason, Role
+from rdvtwisted.values import EndReason, PublicKey, Role
 
 #: Seconds that the server has for an answer, beyond the time for which it was asked to wait.
 PATIENCE_SECONDS = 7.0
@@ -70,6 +72,9 @@ class Link:
     _limit: IDelayedCall | None = field(default=None, init=False)
     _error: RDVError | None = field(default=None, init=False)
     _interruptible: bool = field(default=True, init=False)
+    _old: bool = field(default=False, init=False)
+    _left: Deferred[None] | None = field(default=None, init=False)
+    _mourners: list[Deferred[RDVError]] = field(factory=list, init=False)
 
     async def open(self) -> None:
         """
@@ -103,13 +108,44 @@ class Link:
         """Why nothing can be asked any more; C{None} as long as something can."""
         return self._error
 
+    @property
+    def old(self) -> bool:
+        """
+        The server is an old one: it knows no tunnel backends, nor the states of sessions. Known once a profile with
+        backends has been published.
+        """
+        return self._old
+
+    @property
+    def server_key(self) -> PublicKey:
+        """The host key by which the server has proved who it is."""
+        return self._ssh.server_key
+
+    def forward(self, port: int) -> IStreamClientEndpoint:
+        """An endpoint for a TCP port of 127.0.0.1 at the server, through this connection."""
+        return self._ssh.endpoint("127.0.0.1", port)
+
+    def gone(self) -> Deferred[RDVError]:
+        """
+        @return: a Deferred that fires with L{error} once there is one. May be cancelled.
+        """
+        waiting: Deferred[RDVError] = Deferred(self._mourners.remove)
+        self._mourners.append(waiting)
+        self._mourn()
+        return waiting
+
     async def role(self) -> Role:
         """The role that the server has this device down for."""
         role: Role = await self.ask(GetRole())
         return role
 
     async def end_session(self, reason: EndReason) -> None:
-        """Tell the server that this device's session is over, if the server can still be told. Never fails."""
+        """
+        Tell the server that this device's session is over, if the server can still be told. An old one cannot: it
+        learns it by the end of the tunnel. Never fails.
+        """
+        if self._old:
+            return
         telling = self.ask(EndSession(reason))
         telling.addTimeout(LEAVE_SECONDS, self._clock)
         try:
@@ -118,8 +154,11 @@ class Link:
             self._log.debug("The end of the session could not be told: {error}", error=error)
 
     async def close(self) -> None:
-        """Leave the server. Never fails, and takes L{LEAVE_SECONDS} at most."""
+        """Leave the server. Never fails, and takes L{LEAVE_SECONDS} at most; twice that for an old one."""
+        can_log_out = self._old and self._error is None and self._current is None
         self._error = self._error or ConnectionLost("the link was closed")
+        if can_log_out:
+            await self._log_out()
         self._stop_waiting()
         leaving = self._ssh.disconnect()
         leaving.addTimeout(LEAVE_SECONDS, self._clock)
@@ -127,6 +166,20 @@ class Link:
             await leaving
         except Exception as error:  # noqa: BLE001 - who leaves does not mind how
             self._log.debug("Left without a goodbye: {error}", error=error)
+
+    async def _log_out(self) -> None:
+        """
+        End the shell of an old server, and wait until it has ended: a shell that learns of its end too late would
+        end the registration of the same device's next connection.
+        """
+        assert self._shell is not None
+        self._left = Deferred()
+        self._left.addTimeout(LEAVE_SECONDS, self._clock)
+        self._shell.write(b"logout\n")
+        try:
+            await self._left
+        except defer.TimeoutError:
+            self._log.debug("The server has not ended its shell")
 
     # ShellListener
 
@@ -144,6 +197,7 @@ class Link:
             if reply.unknown_syntax:
                 # It knows less than we do: an old server.
                 self._interruptible = False
+                self._old = self._old or (current is not None and isinstance(current.asked, Publish))
             if current is not None and not current.answer.called:
                 try:
                     value = None if current.asked is None else reply.value
@@ -162,6 +216,8 @@ class Link:
 
     def ended(self, status: int | None, reason: str) -> None:
         """The server has closed the shell; its last words say why."""
+        if self._left is not None and not self._left.called:
+            self._left.callback(None)
         # When the whole connection is gone it says so itself, and better.
         if not reason:
             self._fail(self._dialogue.closed())
@@ -189,7 +245,8 @@ class Link:
             self._next()
             return
         self._log.debug("Device: {line}", line=line.decode("ascii").strip())
-        self._be_patient(PATIENCE_SECONDS + _waiting_seconds(asking.asked))
+        old = isinstance(asking.asked, GetVtunParameters)
+        self._be_patient((oldserver.PATIENCE_SECONDS if old else PATIENCE_SECONDS) + _waiting_seconds(asking.asked))
         self._shell.write(line)
 
     def _abandon(self, asking: _Asking) -> None:
@@ -222,6 +279,14 @@ class Link:
         if current is not None and not current.answer.called:
             current.answer.errback(self._error)
         self._next()
+        self._mourn()
+
+    def _mourn(self) -> None:
+        """Tell those who wait for the end, if this is it."""
+        if self._error is not None:
+            mourners, self._mourners = self._mourners, []
+            for waiting in mourners:
+                waiting.callback(self._error)
 
     def _lost(self, failure: Failure) -> None:
         error = failure.value

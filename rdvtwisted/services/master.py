@@ -14,12 +14,12 @@ from twisted.logger import Logger
 from rdvtwisted import bridged
 from rdvtwisted.errors import ConnectionLost, InvalidValue, OnsiteNotRegistered, RDVError, RoleMismatch, TunnelFailed
 from rdvtwisted.requests import Connect, GetRemoteSite, Publish
-from rdvtwisted.services.console import Console, carried, duration, established, flow
+from rdvtwisted.services.console import Console, carriage, carried, duration, established, flow
 from rdvtwisted.services.equipment import Equipment
 from rdvtwisted.services.leg import Ending, Leg
 from rdvtwisted.services.link import Link
 from rdvtwisted.services.terminal import ssh_connection
-from rdvtwisted.shell.questions import ListOnsiteIds
+from rdvtwisted.shell.questions import GetRemoteLan, ListOnsiteIds
 from rdvtwisted.values import EndReason, Mode, Profile, RemoteSite, Role, TunnelParameters, TunnelReport
 
 #: Seconds between two looks for an onsite that is not there yet.
@@ -138,15 +138,17 @@ class MasterService(Service):
         self.console.record("list", onsite=list(ids))
 
     async def _select(self, link: Link, onsite: str) -> None:
-        reactor, settings = self.equipment.reactor, self.settings
+        equipment, settings = self.equipment, self.settings
+        reactor = equipment.reactor
         profile, extremity = await self._profile()
         self.console.say(f"Connecting to onsite {onsite}")
         await self._wait_for(link, onsite)
         await link.ask(Publish(profile))
+        equipment.accept(link)
         self.console.say(f"Selecting onsite dev {onsite} for this session")
         selected = reactor.seconds()
         await link.ask(Connect(onsite))
-        remote: RemoteSite | None = await link.ask(GetRemoteSite())
+        remote = await self._remote(link, onsite)
         self.console.say(f"Building the tunnel; what enters by {extremity} will reach the LAN of {onsite}")
         leg: Leg | None = None
         up_at = 0.0
@@ -155,7 +157,7 @@ class MasterService(Service):
             nonlocal leg, up_at
             leg, up_at = working, reactor.seconds()
             self.console.record("up", session_s=round(up_at - selected, 3), **established(parameters, report))
-            self._introduce(onsite, remote, report)
+            self._introduce(onsite, remote, carriage(parameters, report))
             flowing.start(FLOW_SECONDS, now=False)
 
         def tell_flow() -> None:
@@ -165,11 +167,20 @@ class MasterService(Service):
         flowing = LoopingCall(tell_flow)
         flowing.clock = reactor
         try:
-            ending = await self.equipment.attend(link, extremity, settings.session_seconds, up, dhcp=settings.dhcp)
+            ending = await equipment.attend(
+                link, extremity, settings.session_seconds, up, peer=onsite, dhcp=settings.dhcp
+            )
         finally:
             if flowing.running:
                 flowing.stop()
         self._conclude(onsite, ending, link.error, leg, reactor.seconds() - up_at)
+
+    async def _remote(self, link: Link, onsite: str) -> RemoteSite | None:
+        """What the server knows of the onsite; an old one knows the address of its LAN only."""
+        if link.old:
+            return RemoteSite(onsite, await link.ask(GetRemoteLan()), (), None, None, "")
+        remote: RemoteSite | None = await link.ask(GetRemoteSite())
+        return remote
 
     async def _profile(self) -> tuple[Profile, str]:
         site = await self.equipment.network.site()
@@ -198,15 +209,17 @@ class MasterService(Service):
                 warned = True
             await deferLater(reactor, POLL_SECONDS)
 
-    def _introduce(self, onsite: str, remote: RemoteSite | None, report: TunnelReport) -> None:
+    def _introduce(self, onsite: str, remote: RemoteSite | None, carriage: str) -> None:
         say = self.console.say
         say(f"Remote session to onsite {onsite} is now established")
         if remote is not None:
             if remote.lan is not None:
                 say(f"Remote onsite has it LAN interface configured with IP address {remote.lan}")
-            servers = " ".join(str(server) for server in remote.dns) or "none"
-            say(f"Remote hostname {remote.hostname or 'unknown'}, DNS servers {servers}, uplink {remote.uplink or '-'}")
-        say(f"End to end by {report.backend}, key exchange {report.key_exchange}, cipher {report.cipher}")
+            if remote.address:
+                servers = " ".join(str(server) for server in remote.dns) or "none"
+                hostname, uplink = remote.hostname or "unknown", remote.uplink or "-"
+                say(f"Remote hostname {hostname}, DNS servers {servers}, uplink {uplink}")
+        say(carriage)
         if self.settings.mode is Mode.L2:
             say("The PC is on that LAN now: let it ask there for an address anew, or give it one")
         say("Ctrl-C ends the session")

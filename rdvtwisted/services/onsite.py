@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from rdvtwisted.errors import InvalidValue, RDVError, RoleMismatch
 from rdvtwisted.requests import Publish, Readiness, WaitForMaster
-from rdvtwisted.services.console import Console, carried, established, flow
+from rdvtwisted.services.console import Console, carriage, carried, established, flow
 from rdvtwisted.services.equipment import Equipment
 from rdvtwisted.services.leg import Leg
 from rdvtwisted.services.link import Link
@@ -21,6 +21,8 @@ from rdvtwisted.values import Profile, Role, TunnelParameters, TunnelReport
 
 #: Seconds for which an onsite asks at a time whether a master wants it.
 WAIT_SECONDS = 60.0
+#: Seconds for which an onsite stays away from an old server after a session, as old devices do.
+AWAY_SECONDS = 2.0
 
 
 @define(eq=False)
@@ -62,11 +64,12 @@ class OnsiteService(Service):
     async def _for_ever(self) -> None:
         swept = False
         while True:
+            away = 0.0
             try:
                 if not swept:
                     await self._sweep()
                     swept = True
-                await self._visit()
+                away = await self._visit()
             except CancelledError:
                 raise
             except RDVError as error:
@@ -78,7 +81,7 @@ class OnsiteService(Service):
                     self._log.failure("Unexpected failure; connecting anew")
             if not self.running:
                 return
-            delay = self.pace.next()
+            delay = max(self.pace.next(), away)
             self._log.debug("Connecting anew in {delay:.1f} s", delay=delay)
             await deferLater(self.equipment.reactor, delay)
 
@@ -91,8 +94,12 @@ class OnsiteService(Service):
         for line in await self.equipment.network.sweep(self.equipment.owner):
             self.console.say(f"Removed what an earlier run left behind: {line}")
 
-    async def _visit(self) -> None:
-        """One connection to the server, as long as it lasts."""
+    async def _visit(self) -> float:
+        """
+        One connection to the server, as long as it lasts.
+
+        @return: for how many seconds to stay away at least.
+        """
         link = await self.connect()
         try:
             if await link.role() is not Role.ONSITE:
@@ -103,15 +110,22 @@ class OnsiteService(Service):
                 profile, interface = await self._profile()
                 if profile != published:
                     await link.ask(Publish(profile))
+                    self.equipment.accept(link)
                     published, self._trouble = profile, ""
+                    if link.old:
+                        self.console.say("This server is an old one: it joins each session itself, and can read it")
                     self.console.say(f"Online. A master will reach {profile.lan} on {interface}. Waiting for one")
                     self.console.record("online", interface=interface, lan=str(profile.lan))
                 answer = await link.ask(WaitForMaster(WAIT_SECONDS))
                 self.pace.reset()
                 if answer is Readiness.READY:
                     await self._session(link, interface)
+                    if link.old:
+                        # It can give no second tunnel to a connection.
+                        return AWAY_SECONDS
                 if answer is not Readiness.NOT_READY:
                     published = None
+            return 0.0
         finally:
             await link.close()
 
@@ -139,7 +153,8 @@ class OnsiteService(Service):
         def up(parameters: TunnelParameters, working: Leg, report: TunnelReport) -> None:
             nonlocal leg
             leg = working
-            self.console.say(f"Session now established with remote master {parameters.peer}")
+            self.console.say(f"Session now established with remote master {parameters.peer}".rstrip())
+            self.console.say(carriage(parameters, report))
             self.console.record("up", **established(parameters, report))
 
         self.console.say("A master wants a session")

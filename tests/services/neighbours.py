@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from rdvtwisted.adapters.pins import KnownPeers
 from rdvtwisted.adapters.uplink import Authority
-from rdvtwisted.interfaces import IDeviceTunnel, ITunnelBackend, ITunnelSite
+from rdvtwisted.interfaces import IDeviceTunnel, IServerSite, IServerTunnel, ITunnelBackend, ITunnelSite
 from rdvtwisted.plan import Attachment, Port, Site
 from rdvtwisted.requests import (
     EndSession,
@@ -27,8 +27,9 @@ from rdvtwisted.requests import (
 from rdvtwisted.services.device import DeviceSettings
 from rdvtwisted.services.equipment import Equipment
 from rdvtwisted.testing.network import MemoryNetwork
+from rdvtwisted.testing.programs import MemoryPrograms
 from rdvtwisted.testing.tunnels import identity, parameters
-from rdvtwisted.values import Missing, Mode, Role, TunnelParameters, TunnelReport
+from rdvtwisted.values import Missing, Mode, Role, TunnelParameters, TunnelReport, TunnelTerms
 from tests.services.twin import DEVICE, SSHTwin
 
 PEER = identity("rpi2200").public
@@ -86,6 +87,8 @@ class Backend:
     summary: str = "For tests."
     modes: frozenset[Mode] = frozenset({Mode.L3})
     relay: bool = True
+    glue: bool = False
+    inside: bool = False
     mtu: int = 1500
     lacking: list[Missing] = field(factory=list)
     tunnels: list[Tunnel] = field(factory=list)
@@ -96,6 +99,9 @@ class Backend:
     def device_end(self, parameters: TunnelParameters, site: ITunnelSite) -> Tunnel:
         self.tunnels.append(Tunnel(parameters, site))
         return self.tunnels[-1]
+
+    def server_end(self, terms: TunnelTerms, site: IServerSite) -> IServerTunnel:
+        raise NotImplementedError("no server is built of these neighbours")
 
 
 class DeviceCase(SynchronousTestCase):
@@ -129,6 +135,7 @@ class DeviceCase(SynchronousTestCase):
             peers=KnownPeers(self.folder / "known_peers"),
             authority=Authority(self.folder / "server-ca.pem"),
             backends={"twin": self.backend},
+            programs=MemoryPrograms(),
         )
         self.servers: list[SSHTwin] = []
         self._events: list[LogEvent] = []

@@ -47,6 +47,7 @@ class AssemblyCase(SynchronousTestCase):
         self.patch(sys, "stdout", self.out)
         self.patch(sys, "stderr", self.err)
         self.patch(assembly, "require_net_admin", lambda: None)
+        self.patch(assembly, "PROGRAMS", self.folder.with_name("programs"))
         self.find(Backend())
 
     def find(self, *backends: Backend, problems: tuple[str, ...] = ()) -> None:
@@ -210,6 +211,28 @@ class DeviceTests(AssemblyCase):
             self.assertEqual(list(self.onsite(backends=backends).equipment.backends), offered)
         text = "the tunnel backend other cannot be used here: /dev/net/tun (load the kernel module tun)"
         self.assert_refused(MissingProgram, text, self.onsite, backends=("twin", "other"))
+
+    def test_end_to_end(self) -> None:
+        """Who wants to be read by nobody offers no backend that the server ends, and may not name one."""
+        readable = Backend("readable", relay=False)
+        self.find(Backend(), readable)
+        self.assertEqual(list(self.onsite().equipment.backends), ["twin", "readable"])
+        self.settings = evolve(self.settings, end_to_end=True)
+        self.assertEqual(list(self.onsite().equipment.backends), ["twin"])
+        refusal = "the server can read what it carries: --end-to-end refuses that"
+        text = f"invalid tunnel backend 'readable': {refusal}"
+        self.assert_refused(InvalidValue, text, self.onsite, backends=("readable",))
+        self.assert_refused(InvalidValue, text, self.master, onsite="rpi2200", backends=("readable",))
+        self.find(readable)
+        text = "no tunnel backend can be used here: --end-to-end refuses those that the server can read"
+        self.assert_refused(MissingProgram, text, self.onsite)
+
+    def test_programs(self) -> None:
+        """What programs of a killed device have left is removed before anything else is begun."""
+        left = self.folder.with_name("programs") / "program-left"
+        left.mkdir(parents=True)
+        self.onsite()
+        self.assertFalse(left.exists())
 
     def test_report(self) -> None:
         """A report that cannot be written is refused."""

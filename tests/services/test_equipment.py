@@ -223,6 +223,26 @@ class RefusalTests(EquipmentCase):
         )
         self.assert_ended(self.attend(), EndReason.PEER_KEY_REFUSED, PeerKeyChanged, text)
 
+    def test_glued(self) -> None:
+        """Of a session that the server joins, the other device's key is neither known nor pinned; the server's is."""
+        self.equipment.peers.pin("rpi2200", OTHER)
+        self.offer(join="glue", peer_key=PEER)
+        ending = self.attend()
+        self.assertEqual(self.tunnel.parameters.peer_key, PEER)
+        self.tunnel.carrying.callback(REPORT)
+        self.pump()
+        self.servers[-1].answer(SessionView(reason=EndReason.MASTER_LEFT))
+        self.assert_ended(ending, EndReason.MASTER_LEFT)
+        self.assertEqual((self.folder / "known_peers").read_text().count("rpi2200"), 1)
+
+    def test_end_to_end(self) -> None:
+        """Who wants to be read by nobody refuses a session that the server joins, before a tunnel is tried."""
+        self.change(end_to_end=True)
+        self.offer(join="glue")
+        text = "the server would join this session, and could read it: --end-to-end refuses that"
+        self.assert_ended(self.attend(), EndReason.TUNNEL_FAILED, TunnelFailed, text)
+        self.assertEqual(self.backend.tunnels, [])
+
     def test_authority_changed(self) -> None:
         """A server with another authority than the pinned one gets no tunnel."""
         self.equipment.authority.accept(identity("former").certificate.public_bytes(Encoding.DER))

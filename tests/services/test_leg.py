@@ -66,6 +66,8 @@ class _Network:
 class _Link:
     """A link on which the test answers."""
 
+    old = False
+
     def __init__(self, events: list[str]) -> None:
         self.events = events
         self.questions: list[tuple[WaitForSessionChange, Deferred[SessionView]]] = []

@@ -285,6 +285,7 @@ class SessionTests(OnsiteCase):
             [
                 "A master wants a session",
                 "Session now established with remote master rpi2200",
+                "End to end by twin, key exchange X25519MLKEM768, cipher TLS_AES_256_GCM_SHA384",
                 "Session over: master-left; sent 1.0 kB, received 2.0 kB; round trip 1.0 ms",
                 "Online. A master will reach 192.168.7.9/24 on eth0. Waiting for one",
             ],

@@ -16,6 +16,7 @@ from rdvtwisted.services.device import DeviceSettings
 from rdvtwisted.services.equipment import Equipment
 from rdvtwisted.services.leg import Ending
 from rdvtwisted.testing.network import MemoryNetwork
+from rdvtwisted.testing.programs import MemoryPrograms
 from rdvtwisted.values import EndReason, Role, SessionState, SessionView
 from tests.services.twin import DEVICE, opened
 
@@ -36,6 +37,7 @@ class OvertakenTests(SynchronousTestCase):
             peers=KnownPeers(settings.known_peers),
             authority=Authority(settings.authority),
             backends={},
+            programs=MemoryPrograms(),
         )
         self.ssh, link = opened(Role.MASTER, clock)
         self.ending = Deferred.fromCoroutine(equipment.attend(link, "eth1", None, lambda *_: None))

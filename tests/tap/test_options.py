@@ -25,6 +25,7 @@ DEVICE = {
     "debug": 0,
     "make-key": 0,
     "strict-peers": 0,
+    "end-to-end": 0,
     "help-backends": 0,
     "username": "rpi1",
     "rdv-server": "rdv.example.org",
@@ -111,6 +112,7 @@ class DeviceOptionsTests(OptionsCase):
             dict(
                 self.parse(
                     "--username=rpi1", "--rdv-server=[::1]:2222", "--with-tls", "--debug", "--strict-peers",
+                    "--end-to-end",
                     "--session-time=90", "--silence=9", "--state-dir=s", "--identity=i",
                     "--known-hosts=h", "--known-peers=p", "--ca=c", "--report=r", "--interface=eth1",
                     "--backends=vtun, tls,",
@@ -118,6 +120,7 @@ class DeviceOptionsTests(OptionsCase):
             ),
             {
                 "with-tls": 1, "debug": 1, "make-key": 0, "strict-peers": 1, "help-backends": 0,
+                "end-to-end": 1,
                 "username": "rpi1", "rdv-server": "[::1]:2222", "session-time": 90.0, "silence": 9.0,
                 "state-dir": "s",
                 "identity": "i", "known-hosts": "h", "known-peers": "p", "ca": "c", "report": "r", "interface": "eth1",
