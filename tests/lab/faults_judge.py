@@ -8,6 +8,7 @@ one a line, and an empty list means that there is none.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ GROWTH_BYTES = 24_000_000
 
 _PASSING = (".lock", "-wal", "-shm", "-journal", ".pyc")
 """Ends of names of files that come and go while services run, and say nothing."""
+
+_CARRIER = re.compile("'linkdown'|LOWER_UP,|NO-CARRIER,")
+"""What the kernel says of an interface and its routes when a cable is pulled or plugged in."""
 
 
 @frozen
@@ -101,6 +105,11 @@ def registry_faults(
     return found
 
 
+def plugged(snapshot: Snapshot) -> Snapshot:
+    """The same configuration, whether its cables are plugged in or not."""
+    return Snapshot(tuple(_CARRIER.sub("", line) for line in snapshot.lines))
+
+
 class Judge:
     """
     Compares what is with what was.
@@ -148,13 +157,19 @@ class Judge:
         known += [(f"onsite {site}", process) for site, process in self._deployment.onsites.items()]
         return [f"{name}: it does not run" for name, process in known if process is None or process.poll() is not None]
 
-    def network(self, *hosts: str) -> list[str]:
-        """Links, addresses, routes, rules, nft rules, named namespaces and kernel settings of hosts."""
-        return [
-            f"{host}: {change}"
-            for host in hosts or HOSTS
-            for change in self._before[host].changes(self._lab.snapshot(host))
-        ]
+    def network(self, *hosts: str, cut: bool = False) -> list[str]:
+        """
+        Links, addresses, routes, rules, nft rules, named namespaces and kernel settings of hosts.
+
+        @param cut: it does not matter whether a cable is plugged in.
+        """
+        found = []
+        for host in hosts or HOSTS:
+            before, now = self._before[host], self._lab.snapshot(host)
+            if cut:
+                before, now = plugged(before), plugged(now)
+            found += [f"{host}: {change}" for change in before.changes(now)]
+        return found
 
     def processes(self) -> list[str]:
         """Processes that nobody should have, zombies, services without what they should have started."""

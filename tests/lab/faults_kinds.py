@@ -106,7 +106,9 @@ def _cut(host: str, play: Play) -> None:
 def _flush(router: str, play: Play) -> None:
     """A router forgets every connection; what exists is dropped from now on, without a word."""
     play.stage.lab.flush_nat(router)
-    if router == "site-router" or play.phase in SESSION:
+    if play.phase == IDLE:
+        play.come_anew()
+    else:
         play.notice()
     play.lifted()
 

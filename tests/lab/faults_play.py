@@ -190,7 +190,8 @@ class Play:
         def in_session() -> list[str]:
             sessions = [] if "server" in away else self.stage.sessions()
             hosts = [host for host in DEVICES if host not in away]
-            return [f"session {each['id']} is {each['state']}" for each in sessions] + self.judge.network(*hosts)
+            found = [f"session {each['id']} is {each['state']}" for each in sessions]
+            return found + self.judge.network(*hosts, cut=True)
 
         def idle() -> list[str]:
             found = []
@@ -204,6 +205,16 @@ class Play:
             return
         limit = UNLISTED_SECONDS if self.phase == IDLE else SILENCE_SECONDS + END_SECONDS
         require_none(idle if self.phase == IDLE else in_session, limit, "the silence to be noticed")
+        self.noticed = time.monotonic() - self._struck_at
+
+    def come_anew(self) -> None:
+        """An idle onsite whose connection has silently died notices that in time, and is here by another one."""
+
+        def arrivals() -> int:
+            return [record["event"] for record in self.stage.deployment.records(onsite_id())].count("online")
+
+        before = arrivals()
+        until(lambda: arrivals() > before, UNLISTED_SECONDS, f"{onsite_id()} to come anew")
         self.noticed = time.monotonic() - self._struck_at
 
     # After
@@ -250,7 +261,7 @@ class Play:
                 self._recover()
                 self._end_master()
         if self._master is not None:
-            self._require_status(*GOOD_ENDS, 1, -signal.SIGKILL)
+            self._require_status(*GOOD_ENDS, 1, -signal.SIGKILL, -signal.SIGTERM)
         self.stop()
         ended = time.monotonic()
         deadline = max(self._mark + BACK_SECONDS, ended + END_SECONDS)
