@@ -82,6 +82,7 @@ class Ends:
     @ivar key: the server's own for tunnels, which devices expect of it.
     @ivar random: C{random(n)} gives C{n} unpredictable bytes.
     @ivar glue: what makes namespaces; C{None} on a server that cannot.
+    @ivar lacking: why it cannot, in a sentence.
     """
 
     leases: LeasePool
@@ -89,6 +90,7 @@ class Ends:
     key: PublicKey
     random: Callable[[int], bytes] = field(repr=False)
     glue: IGlue | None = None
+    lacking: str = "the server has not started yet"
 
     def port(self, lease: Lease) -> int:
         """The port of a block."""

@@ -16,7 +16,7 @@ from zope.interface.verify import verifyObject
 from rdvtwisted.interfaces import ITunnelBackend
 
 #: Backends that come with rdvtwisted, in order of preference.
-OWN = ("tls", "vtun")
+OWN = ("tls", "stunnel", "vtun")
 
 _MISSING = "{name} is missing: is rdvtwisted installed completely, or hidden by an old twisted/plugins/dropin.cache?"
 _NAME = re.compile(r"[a-z0-9-]{1,32}")
@@ -57,6 +57,17 @@ def discover(package: ModuleType = plugins) -> Discovery:
     order = {name: place for place, name in enumerate(OWN)}
     names = sorted(found, key=lambda name: (order.get(name, len(OWN)), name))
     return Discovery(tuple(found[name] for name in names), tuple(problems))
+
+
+def joins(backend: ITunnelBackend, *, door: bool = True) -> tuple[str, ...]:
+    """
+    How a server may join two tunnels of a backend: by C{"relay"}, by C{"glue"}, by both or by none.
+
+    @param door: the server has a TLS door, without which there are no streams.
+    """
+    streams = backend.relay or backend.inside
+    possible = (("relay", backend.relay and door), ("glue", backend.glue and (door or not streams)))
+    return tuple(name for name, can in possible if can)
 
 
 def _unfit(backend: ITunnelBackend) -> str | None:

@@ -34,7 +34,7 @@ class Administration:
     _started_at: float = field(factory=time.time, init=False)
 
     def status(self) -> Mapping[str, object]:
-        """Version, uptime, ports, counts, and whether the audit trail is written."""
+        """Version, uptime, ports, counts, whether the audit trail is written, and whether tunnels can be ended."""
         return {
             "version": rdvtwisted.__version__,
             "pid": os.getpid(),
@@ -44,6 +44,7 @@ class Administration:
             "online": len(self._registry.presences()),
             "sessions": len(self._registry.views()),
             "audit": f"not written: {self._trail.trouble}" if self._trail.trouble else "written",
+            "glue": "available" if self._registry.ends.glue is not None else self._registry.ends.lacking,
             "leases": self._registry.leases.held,
             "tickets": self._registry.tickets.outstanding,
         }

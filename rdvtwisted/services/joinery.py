@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from rdvtwisted.adapters.backends import discover
+from rdvtwisted.adapters.backends import discover, joins
 from rdvtwisted.adapters.network import gluer_client, privileges
 from rdvtwisted.adapters.ssh.identity import Identity, fleeting_identity
 from rdvtwisted.carriers import Carrier
@@ -49,9 +49,12 @@ def make_ends(reactor: Any, leases: LeasePool, *, door: bool) -> Ends:
 
 def _carriers(site: ServerSite, door: bool) -> Iterator[tuple[str, Carrier]]:
     for backend in discover().backends:
-        relay = backend.relay and door
-        end = _server_end(backend, site) if backend.glue else None
-        yield backend.name, Carrier(backend.name, backend.modes, backend.mtu, relay, end, backend.inside)
+        possible = joins(backend, door=door)
+        end = _server_end(backend, site) if "glue" in possible else None
+        yield (
+            backend.name,
+            Carrier(backend.name, backend.modes, backend.mtu, "relay" in possible, end, backend.inside),
+        )
 
 
 def _server_end(backend: ITunnelBackend, site: ServerSite) -> Callable[[TunnelTerms], IServerTunnel]:
@@ -84,17 +87,19 @@ class Joinery:
         To be called once the process has gone into the background, while it has its privileges.
         """
         if not self._limit:
+            self._ends.lacking = "it is switched off (setting session.glue)"
             self._log.info("Tunnels are not ended here (session.glue): old devices cannot have a session")
             return
         try:
             self._glue = gluer_client.Glue(gluer_client.start(self._limit), self._reactor)
         except RDVError as error:
+            self._ends.lacking = str(error)
             self._log.warn(
                 "Tunnels cannot be ended here, so that old devices and unlike pairs have no session: {error}",
                 error=str(error),
             )
             return
-        self._ends.glue = self._glue
+        self._ends.glue, self._ends.lacking = self._glue, ""
         self._glue.ended.addCallback(self._lost)
 
     def stop(self) -> Deferred[None]:
@@ -107,6 +112,7 @@ class Joinery:
 
     def _lost(self, _: None) -> None:
         self._ends.glue = None
+        self._ends.lacking = "the process that makes network namespaces has ended: restart the server"
 
 
 def confine(state: Path) -> None:

@@ -11,7 +11,7 @@ from types import ModuleType
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from rdvtwisted.adapters.backends import OWN, discover
+from rdvtwisted.adapters.backends import OWN, discover, joins
 from rdvtwisted.interfaces import ITunnelBackend
 
 GOOD = """
@@ -50,6 +50,18 @@ class InstalledTests(SynchronousTestCase):
         self.assertEqual(found.problems, ())
         for backend in found.backends:
             verifyObject(ITunnelBackend, backend)
+
+
+    def test_joins(self) -> None:
+        """What a server can do with them: without a TLS door, only with those whose bytes come inside SSH."""
+        backends = {backend.name: backend for backend in discover().backends}
+        for name, with_door, without in (
+            ("tls", ("relay", "glue"), ()),
+            ("stunnel", ("glue",), ()),
+            ("vtun", ("glue",), ("glue",)),
+        ):
+            self.assertEqual(joins(backends[name]), with_door)
+            self.assertEqual(joins(backends[name], door=False), without)
 
 
 class DropInTests(SynchronousTestCase):

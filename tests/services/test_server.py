@@ -182,12 +182,17 @@ class MakingTests(ServerCase):
     def test_no_tls(self) -> None:
         """The TLS door is a setting; without it there are no tunnels that would come by it."""
         server = self.make()
-        self.assertIn("tls", server.registry.carriers)
+        carriers = server.registry.ends.carriers
+        self.assertTrue(carriers["tls"].relay)
+        self.assertIsNotNone(carriers["stunnel"].server_end)
         self.discard(server)
         server = self.make(tls__enabled="false")
         self.addCleanup(self.discard, server)
         self.assertEqual(list(server.bound), ["ssh"])
-        self.assertNotIn("tls", server.registry.carriers)
+        carriers = server.registry.ends.carriers
+        for name in ("tls", "stunnel"):
+            self.assertEqual((carriers[name].relay, carriers[name].server_end), (False, None))
+        self.assertIsNotNone(carriers["vtun"].server_end)
 
     def test_log_level(self) -> None:
         """The level of the log is a setting."""
@@ -319,6 +324,7 @@ class AdministrationTests(ServerCase):
                 "leases": 0,
                 "tickets": 0,
                 "audit": "written",
+                "glue": "the server has not started yet",
             },
         )
         self.assertEqual(list(self.administration.presences()), [])
