@@ -5,15 +5,12 @@ wraps in TLS, for sites that prescribe stunnel. The server ends it.
 
 from __future__ import annotations
 
-import os
-import shutil
-
 from attrs import field, frozen
 from zope.interface import implementer
 
 from rdvtwisted.interfaces import IDeviceTunnel, IServerSite, IServerTunnel, ITunnelBackend, ITunnelSite
 from rdvtwisted.values import Missing, Mode, TunnelParameters, TunnelTerms
-from tunnels.requirements import missing_for_packets
+from tunnels.requirements import PLACES, missing_for_packets, stock_program, version
 
 #: What the program is called: on Debian, and elsewhere.
 PROGRAMS = ("stunnel4", "stunnel")
@@ -22,8 +19,8 @@ HEARTBEAT = 5.0
 #: Seconds in which nothing at all was heard, after which the tunnel has failed.
 SILENCE = 15.0
 
-#: Where it is looked for besides PATH.
-_PLACES = ("/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin")
+#: How it tells its version, such as C{5.68}.
+_VERSION = ("-version", r"^stunnel (\S{1,40})")
 
 
 @implementer(ITunnelBackend)
@@ -37,8 +34,8 @@ class StunnelBackend:
 
     heartbeat: float = HEARTBEAT
     silence: float = SILENCE
+    places: str = PLACES
     name: str = field(default="stunnel", init=False)
-    summary: str = field(default="Packets through a stock stunnel4, ended and joined by the server.", init=False)
     modes: frozenset[Mode] = field(default=frozenset({Mode.L3, Mode.L2}), init=False)
     relay: bool = field(default=False, init=False)
     glue: bool = field(default=True, init=False)
@@ -46,11 +43,18 @@ class StunnelBackend:
     #: A stream has no MTU of its own, so the tunnel has that of an Ethernet.
     mtu: int = field(default=1500, init=False)
 
+    @property
+    def summary(self) -> str:
+        """One sentence, with the version of the program that is found here."""
+        path = stock_program(PROGRAMS, self.places)
+        found = None if path is None else version(path, *_VERSION)
+        program = "the stock program stunnel4" if found is None else f"the stock program stunnel4 (version {found})"
+        return f"TLS of {program} on a device; the server ends it and can read it."
+
     def missing(self) -> list[Missing]:
         """What this machine lacks; see L{ITunnelBackend}."""
         missing = missing_for_packets()
-        places = os.pathsep.join((os.environ.get("PATH", os.defpath), *_PLACES))
-        if not any(shutil.which(name, path=places) for name in PROGRAMS):
+        if stock_program(PROGRAMS, self.places) is None:
             missing.append(Missing("stunnel4", "install it: apt-get install stunnel4"))
         return missing
 

@@ -5,36 +5,15 @@ devices at old ones. On a device it drives the stock program vtund; the server h
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import subprocess
-from functools import lru_cache
-
 from attrs import field, frozen
 from zope.interface import implementer
 
 from rdvtwisted.interfaces import IDeviceTunnel, IServerSite, IServerTunnel, ITunnelBackend, ITunnelSite
 from rdvtwisted.values import Missing, Mode, TunnelParameters, TunnelTerms
-from tunnels.requirements import missing_for_packets
+from tunnels.requirements import PLACES, missing_for_packets, stock_program, version
 
-#: Where vtund is looked for: PATH of a service often lacks the last three.
-PLACES = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", "/usr/local/sbin"))
-#: Seconds that vtund may take to tell its version.
-_PATIENCE = 2.0
-
-_VERSION = re.compile(r"^VTun ver (.{1,40})$", re.MULTILINE)
-
-
-@lru_cache
-def version(path: str) -> str | None:
-    """What the vtund at C{path} says of its version, such as C{3.X 05/14/2022}; L{None} if nothing."""
-    try:
-        said = subprocess.run([path, "-h"], capture_output=True, timeout=_PATIENCE, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    match = _VERSION.search((said.stderr + said.stdout).decode("ascii", "replace"))
-    return match[1] if match is not None and match[1].isprintable() else None
+#: How vtund tells its version, such as C{3.X 05/14/2022}.
+_VERSION = ("-h", r"^VTun ver (.{1,40})$")
 
 
 @implementer(ITunnelBackend)
@@ -58,15 +37,15 @@ class VtunBackend:
     @property
     def summary(self) -> str:
         """One sentence, with the version of the program that is found here."""
-        path = shutil.which("vtund", path=self.places)
-        found = None if path is None else version(path)
+        path = stock_program(["vtund"], self.places)
+        found = None if path is None else version(path, *_VERSION)
         program = "the stock program vtund" if found is None else f"the stock program vtund (version {found})"
         return f"vtun inside SSH, on a device by {program}; the server can read it."
 
     def missing(self) -> list[Missing]:
         """What this machine lacks; see L{ITunnelBackend}."""
         missing = missing_for_packets()
-        if shutil.which("vtund", path=self.places) is None:
+        if stock_program(["vtund"], self.places) is None:
             missing.append(Missing("the program vtund", "apt-get install vtun"))
         return missing
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from rdvtwisted.adapters.backends import discover
+from rdvtwisted.adapters.backends import discover, joins
 from rdvtwisted.adapters.network.linux import LinuxNetwork
 from rdvtwisted.adapters.pins import KnownPeers, write_atomically
 from rdvtwisted.adapters.programs import Programs
@@ -87,8 +87,8 @@ def inform(settings: DeviceSettings | None) -> int:
     for problem in found.problems:
         say(problem)
     for backend in found.backends:
-        modes = ", ".join(sorted(mode.value for mode in backend.modes))
-        say(f"{backend.name:10} {modes:7} {backend.summary}")
+        modes, join = ", ".join(sorted(mode.value for mode in backend.modes)), ", ".join(joins(backend))
+        say(f"{backend.name:10} {modes:7} {join:12} {backend.summary}")
         for missing in backend.missing():
             say(f"{'':10} missing: {missing.what}; {missing.cure}")
     return 0

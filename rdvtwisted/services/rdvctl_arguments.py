@@ -15,6 +15,7 @@ from collections.abc import Callable
 import rdvtwisted
 from rdvtwisted.services import rdvctl_access as access
 from rdvtwisted.services import rdvctl_audit as audit
+from rdvtwisted.services import rdvctl_backends as backends
 from rdvtwisted.services import rdvctl_devices as devices
 from rdvtwisted.services import rdvctl_server as server
 from rdvtwisted.services.administrator import Administrator, Answer
@@ -65,6 +66,14 @@ def parser() -> ArgumentParser:
         server.status,
         "Show whether the server runs, and how it is. Exit status 1 if it does not run.",
         "rdvctl status",
+    )
+    _leaf(
+        commands,
+        "backends",
+        backends.list_,
+        "List the tunnel backends: what each can do, and what is missing on this server. Exit status 1 if one of them"
+        " cannot be used here.",
+        "rdvctl backends",
     )
     _certificate_commands(_group(commands, "certificate", "Certificates of the TLS door."))
     _leaf(

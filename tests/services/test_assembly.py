@@ -107,8 +107,8 @@ class BackendsTests(AssemblyCase):
             self.said(),
             [
                 "vtun is missing: is it installed?",
-                "twin       L3      For tests.",
-                "other      L3      For tests.",
+                "twin       L3      relay        For tests.",
+                "other      L3      relay        For tests.",
                 "           missing: /dev/net/tun; load the kernel module tun",
             ],
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import tempfile
 from pathlib import Path
@@ -31,7 +30,6 @@ from rdvtwisted.testing.tunnels import TunnelBackendContract, TunnelEnds, identi
 from rdvtwisted.values import Missing, Mode
 from tests.tunnels.session import ClockedReactor, descriptors
 from tests.tunnels.stunnel import DEVICE, ClearDoor, Stand, StunnelDevice, clear_site, device_end, reactor
-from tunnels import stunnel
 from tunnels.door import TICKET_LIMIT
 from tunnels.passage import HELLO_LIMIT
 from tunnels.stunnel import StunnelBackend
@@ -237,9 +235,7 @@ class MissingTests(SynchronousTestCase):
             path = Path(folder.name, name)
             path.touch()
             path.chmod(path.stat().st_mode | stat.S_IXUSR)
-        self.patch(os, "environ", {"PATH": folder.name})
-        self.patch(stunnel, "_PLACES", ())
-        return [lack for lack in StunnelBackend().missing() if lack.what == "stunnel4"]
+        return [lack for lack in StunnelBackend(places=folder.name).missing() if lack.what == "stunnel4"]
 
     def test_missing(self) -> None:
         """Without stunnel it says what to install; by whichever name it goes, it is found."""
