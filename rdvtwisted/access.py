@@ -28,7 +28,7 @@ from operator import or_
 from attrs import Factory, evolve, field, frozen
 
 from rdvtwisted.errors import InvalidValue
-from rdvtwisted.scope import ALL, MOST_DESTINATIONS, Destination, Scope
+from rdvtwisted.scope import ALL, LONGEST_SCOPE, Destination, Scope
 from rdvtwisted.values import Mode, device_id
 
 #: Rules of a policy, groups, devices of a group, destinations of a rule, characters of a comment.
@@ -306,7 +306,8 @@ def _scope(rules: tuple[Rule, ...], mode: Mode) -> Scope:
         whole = any(rule.scope == ALL for rule in rules if rule.effect is Effect.ALLOW)
         return ALL if whole and not denied else Scope()
     found = allowed - denied
-    return found if sum(1 for _ in found.destinations()) <= MOST_DESTINATIONS else Scope()
+    # What cannot be passed on is not permitted, rather than permitted in part.
+    return found if len(str(found)) <= LONGEST_SCOPE else Scope()
 
 
 def _total(rules: Iterable[Rule], effect: Effect) -> Scope:

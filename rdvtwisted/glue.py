@@ -9,14 +9,15 @@ used, changed or reached.
 L3: what comes out of the master's tunnel leaves by the onsite's, with the
 server's address in the onsite's block as source; replies come back. The end of
 each tunnel at the server answers the pings of its device, as old devices want
-to see. Everything else is dropped.
+to see. Where the onsite's LAN is limited to a scope the rest of it is refused
+here, too; an old onsite does not do that itself. Everything else is dropped.
 
 L2: one bridge of both tunnels, without an address. Devices of any age are at
 its ends, so what must not pass is kept back here, too: frames that are for the
 next switch only, and floods.
 
-The words of L{Open} and L{Close} are all that may be asked of the process
-that makes such namespaces; whatever they hold is checked here, at both ends.
+The words of L{Open}, L{Confine} and L{Close} are all that may be asked of the
+process that makes such namespaces; whatever they hold is checked here, at both ends.
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ from typing import Any, Union
 from attrs import Attribute, field, frozen
 from attrs.validators import instance_of, optional
 
+from rdvtwisted import gate
 from rdvtwisted.bridged import FLOOD_BURST, FLOOD_RATE
 from rdvtwisted.errors import InvalidValue
 from rdvtwisted.plan import DEFAULT_ROUTE, Address, FirewallTable, LinkUp, Route, Rule, Step, Sysctl
+from rdvtwisted.scope import ALL, LONGEST_SCOPE, Scope
 from rdvtwisted.values import Lease, Mode
 
 #: Names of the interfaces; the same in each namespace.
@@ -44,8 +47,10 @@ MTUS = range(576, 65_522)
 DEFAULT_MTU = 1450
 #: Connections through one session that the kernel remembers at a time; it drops what would open more.
 CONNECTIONS = 4096
-#: Bytes of the longest message of the two processes.
-LONGEST_MESSAGE = 4096
+#: Bytes of the longest message of the two processes; most of it may be a scope.
+LONGEST_MESSAGE = LONGEST_SCOPE + 4096
+#: The firewall table of the namespace.
+TABLE_NAME = "rdv"
 
 #: Prefix length of a device's block: the server's end, the device's end.
 _BLOCK_PREFIX = 30
@@ -107,6 +112,8 @@ class GlueSpec:
     headers: bool = False
     #: In L2: the largest packets that a device which cannot say so lets through, in bytes; L{None}: those of the MTU.
     path: int | None = None
+    #: Where the master's packets may go; everywhere in L2.
+    scope: Scope = field(default=ALL, validator=instance_of(Scope))
 
     def __attrs_post_init__(self) -> None:
         for mtu in (self.mtu, self.mtu if self.path is None else self.path):
@@ -117,6 +124,8 @@ class GlueSpec:
         if self.mode is Mode.L2:
             if self.onsite is not None or self.master is not None:
                 raise InvalidValue("mode", self.mode.value, "a bridged session has no addresses")
+            if self.scope != ALL:
+                raise InvalidValue("mode", self.mode.value, "destinations cannot be kept in a bridged session")
         elif self.onsite is None or self.master is None:
             raise InvalidValue("mode", self.mode.value, "a routed session needs a block for each device")
         elif self.onsite.network.overlaps(self.master.network):
@@ -128,6 +137,29 @@ class GlueSpec:
         if self.onsite is None or self.master is None:
             return self._bridged()
         return self._routed(self.onsite, self.master)
+
+    @property
+    def firewall(self) -> FirewallTable | None:
+        """What of the steps depends on the scope; in L2 nothing."""
+        if self.onsite is None or self.master is None:
+            return None
+        return self._firewall(self.onsite, self.master)
+
+    def _firewall(self, onsite: Lease, master: Lease) -> FirewallTable:
+        names = {"onsite": ONSITE, "master": MASTER, "permitted": gate.CHAIN}
+        limited = self.scope != ALL
+        rules = gate.chain(self.scope) + _RULES.format(
+            **names,
+            onsite_server=onsite.first.ip,
+            onsite_device=onsite.second.ip,
+            master_server=master.first.ip,
+            master_device=master.second.ip,
+            mss=self.mtu - _HEADERS,
+            connections=CONNECTIONS,
+            refusals=_REFUSALS if limited else "",
+            passage=_PASSAGE.format(**names) if limited else "",
+        )
+        return FirewallTable("inet", TABLE_NAME, rules)
 
     def _bridged(self) -> tuple[Step, ...]:
         names = (ONSITE, MASTER, BRIDGE)
@@ -148,16 +180,6 @@ class GlueSpec:
 
     def _routed(self, onsite: Lease, master: Lease) -> tuple[Step, ...]:
         ends = ((ONSITE, onsite), (MASTER, master))
-        rules = _RULES.format(
-            onsite=ONSITE,
-            onsite_server=onsite.first.ip,
-            onsite_device=onsite.second.ip,
-            master=MASTER,
-            master_server=master.first.ip,
-            master_device=master.second.ip,
-            mss=self.mtu - _HEADERS,
-            connections=CONNECTIONS,
-        )
         return (
             *(_no_ipv6(name) for name, _ in ends),
             # A new namespace inherits these from the server's own. Any address may come out of either tunnel,
@@ -167,7 +189,7 @@ class GlueSpec:
                 for name in ("all", ONSITE, MASTER)
                 for setting in ("rp_filter", "log_martians")
             ),
-            FirewallTable("inet", "rdv", rules),
+            self._firewall(onsite, master),
             *(step for name, lease in ends for step in _end(name, lease, self.mtu)),
             # Where replies go, once their addresses are translated back ...
             Route(_MAIN_TABLE, DEFAULT_ROUTE, MASTER),
@@ -203,10 +225,12 @@ chain input {{
 chain output {{
     type filter hook output priority filter; policy drop;
     icmp type echo-reply accept
+{refusals}\
 }}
 chain forward {{
     type filter hook forward priority filter; policy drop;
     meta nfproto != ipv4 drop
+{passage}\
     tcp flags & (syn | rst) == syn tcp option maxseg size set {mss}
     iifname "{master}" oifname "{onsite}" ct state established,related accept
     iifname "{master}" oifname "{onsite}" ct state new ct count over {connections} drop
@@ -217,6 +241,17 @@ chain source {{
     type nat hook postrouting priority srcnat; policy accept;
     oifname "{onsite}" masquerade
 }}
+"""
+
+_PASSAGE = """\
+    iifname "{master}" oifname "{onsite}" ct state new,established,related jump {permitted}
+    iifname "{onsite}" oifname "{master}" ct state established,related jump {permitted}
+"""
+
+# To the master alone: here is no way to the other side for what comes from here.
+_REFUSALS = """\
+    ct direction reply tcp flags & rst == rst accept
+    ct direction reply icmp type destination-unreachable accept
 """
 
 
@@ -246,15 +281,24 @@ class Open:
 
 
 @frozen
+class Confine:
+    """From now on the packets of a routed session go where this scope says, and nowhere else."""
+
+    session: str = field(converter=session_name)
+    scope: Scope = field(validator=instance_of(Scope))
+
+
+@frozen
 class Close:
     """Remove the namespace of this session, if there is one."""
 
     session: str = field(converter=session_name)
 
 
-GlueRequest = Union[Open, Close]
+GlueRequest = Union[Open, Confine, Close]
 
-_OPEN = frozenset(["do", "session", "mode", "onsite", "master", "mtu", "headers", "path"])
+_OPEN = frozenset(["do", "session", "mode", "onsite", "master", "mtu", "headers", "path", "scope"])
+_CONFINE = frozenset(["do", "session", "scope"])
 _CLOSE = frozenset(["do", "session"])
 
 
@@ -262,13 +306,16 @@ def request_to_bytes(request: GlueRequest) -> bytes:
     """A request as one message: a JSON object."""
     if isinstance(request, Close):
         return json.dumps({"do": "close", "session": request.session}).encode("ascii")
+    if isinstance(request, Confine):
+        return json.dumps({"do": "confine", "session": request.session, "scope": str(request.scope)}).encode("ascii")
     spec = request.spec
     blocks = {
         name: None if lease is None else str(lease.network)
         for name, lease in (("onsite", spec.onsite), ("master", spec.master))
     }
-    record = {"do": "open", "session": spec.session, "mode": spec.mode.value, **blocks}
-    return json.dumps({**record, "mtu": spec.mtu, "headers": spec.headers, "path": spec.path}).encode("ascii")
+    record: dict[str, object] = {"do": "open", "session": spec.session, "mode": spec.mode.value, **blocks}
+    record |= {"mtu": spec.mtu, "headers": spec.headers, "path": spec.path, "scope": str(spec.scope)}
+    return json.dumps(record).encode("ascii")
 
 
 def request_from_bytes(data: bytes) -> GlueRequest:
@@ -286,9 +333,11 @@ def request_from_bytes(data: bytes) -> GlueRequest:
     if isinstance(record, dict):
         if record.get("do") == "close" and record.keys() == _CLOSE:
             return Close(record["session"])
+        if record.get("do") == "confine" and record.keys() == _CONFINE:
+            return Confine(record["session"], _scope(record["scope"]))
         if record.get("do") == "open" and record.keys() == _OPEN:
             return Open(_spec(record))
-    raise InvalidValue("request", repr(record), "it should open or close a session, and have all its fields")
+    raise InvalidValue("request", repr(record), "it should open, confine or close a session, and have all its fields")
 
 
 def _spec(record: dict[str, Any]) -> GlueSpec:
@@ -302,7 +351,14 @@ def _spec(record: dict[str, Any]) -> GlueSpec:
         mtu=record["mtu"],
         headers=record["headers"],
         path=record["path"],
+        scope=_scope(record["scope"]),
     )
+
+
+def _scope(text: object) -> Scope:
+    if not isinstance(text, str):
+        raise InvalidValue("scope", str(text), "use a text")
+    return Scope.parse(text)
 
 
 def _lease(name: str, text: object) -> Lease | None:

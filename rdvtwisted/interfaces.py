@@ -198,6 +198,16 @@ class IGlue(Interface):
             refuses), L{rdvtwisted.errors.MissingPrivilege} or L{rdvtwisted.errors.MissingProgram}.
         """
 
+    def confine(session, scope):
+        """
+        Let the packets of a routed session go where C{scope} says, and nowhere else, from one moment to the next;
+        also those of connections that are open.
+
+        @type scope: L{rdvtwisted.scope.Scope}
+        @return: a Deferred that fires with L{None}; fails with
+            L{rdvtwisted.errors.NetworkError} (there is no such session, it is a bridged one, or the kernel refuses).
+        """
+
     def close(session):
         """
         Remove the namespace of a session with all that is in it: its packet

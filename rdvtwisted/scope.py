@@ -29,8 +29,8 @@ from rdvtwisted.segments import Segments, overlay
 #: Ports that one destination names, each range being one; and characters of its text.
 MOST_PORTS = 64
 LONGEST_DESTINATION = 1000
-#: Destinations of a scope on the wire. A thousand single machines fit; nobody needs more for one session.
-MOST_DESTINATIONS = 4096
+#: Characters of a scope's text, wherever one is passed on: two thousand destinations fit, more than a session needs.
+LONGEST_SCOPE = 65_536
 
 #: Every address, as text.
 EVERYWHERE = "*"
@@ -189,12 +189,11 @@ class Scope:
         """
         The scope that C{str} has written: destinations separated by blanks.
 
-        @raise InvalidValue: a destination is none, or there are too many.
+        @raise InvalidValue: a destination is none, or the text is too long.
         """
-        words = text.split(maxsplit=MOST_DESTINATIONS)
-        if len(words) > MOST_DESTINATIONS:
-            raise InvalidValue("list of destinations", "", f"there are more than {MOST_DESTINATIONS}")
-        return cls.of(map(Destination.parse, words))
+        if len(text) > LONGEST_SCOPE:
+            raise InvalidValue("list of destinations", "", f"it has more than {LONGEST_SCOPE} characters")
+        return cls.of(map(Destination.parse, text.split()))
 
     def __or__(self, other: Scope) -> Scope:
         return Scope(_united(self.segments, other.segments))

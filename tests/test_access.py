@@ -78,6 +78,16 @@ class DecisionTests(SynchronousTestCase):
         self.assertIsNone(self.granted(policy(allow("ann", "rpi1", WEB), deny("*", "*", Destination.parse("*")))))
         self.assertIsNone(self.granted(policy(allow("ann", "rpi1", WEB), deny("*", "*", WEB))))
 
+    def test_too_much(self) -> None:
+        """What is too long to be told to a device is not granted at all, rather than in part."""
+        ports = ",".join(map(str, range(1001, 1127, 2)))
+        rules = [
+            allow("ann", "rpi1", *(Destination.parse(f"10.0.{one}.{other}:tcp/{ports}") for other in range(0, 120, 2)))
+            for one in range(4)
+        ]
+        self.assertIsNotNone(self.granted(policy(*rules[:3])))
+        self.assertIsNone(self.granted(policy(*rules)))
+
     def test_modes(self) -> None:
         """A rule may be about one mode only."""
         rules = policy(allow("ann", "rpi1"), deny("ann", "*", modes=(Mode.L2,)))

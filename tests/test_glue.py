@@ -12,10 +12,14 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from rdvtwisted.errors import InvalidValue, NetworkError
-from rdvtwisted.glue import LONGEST_MESSAGE, Close, GlueSpec, Open, request_from_bytes, request_to_bytes
+from rdvtwisted.glue import LONGEST_MESSAGE, Close, Confine, GlueSpec, Open, request_from_bytes, request_to_bytes
 from rdvtwisted.plan import Address, FirewallTable, LinkUp, Rule, step_from_json, step_to_json
+from rdvtwisted.scope import ALL, LONGEST_SCOPE, Scope
 from rdvtwisted.testing.glue import BRIDGED, ROUTED, GlueContract, MemoryGlue
 from rdvtwisted.values import Lease, Mode
+
+#: Names of the fields of a request.
+FIELDS = ["do", "session", "mode", "onsite", "master", "mtu", "headers", "path", "scope"]
 
 
 def lease(text: str) -> Lease:
@@ -49,6 +53,12 @@ class SpecTests(SynchronousTestCase):
             self.assertEqual(evolve(ROUTED, mtu=mtu).mtu, mtu)
         for path in (0, 575, True, "1450", 1450.0):
             self.refused("MTU", path=path)
+
+    def test_scope(self) -> None:
+        """Packets may be limited in a routed session; in a bridged one they cannot be."""
+        self.assertRaises(TypeError, evolve, ROUTED, scope="10.0.0.1")
+        error = self.assertRaises(InvalidValue, evolve, BRIDGED, scope=Scope.parse("10.0.0.1"))
+        self.assertEqual(str(error), "invalid mode 'L2': destinations cannot be kept in a bridged session")
 
     def test_headers(self) -> None:
         """Packets have headers or not."""
@@ -129,6 +139,17 @@ class StepsTests(SynchronousTestCase):
         self.assertIn("saddr 192.168.128.6 ip daddr 192.168.128.5 icmp", table.rules)
         self.assertNotIn("{{", table.rules)
 
+    def test_limited(self) -> None:
+        """A limited session differs from one that is not in its firewall only, which refuses in both directions."""
+        spec = evolve(ROUTED, scope=Scope.parse("192.168.1.10:tcp/80"))
+        whole, limited = (list(each.steps) for each in (ROUTED, spec))
+        [place] = [number for number, step in enumerate(whole) if step != limited[number]]
+        self.assertEqual(limited[place], spec.firewall)
+        assert spec.firewall is not None
+        self.assertIn("ct original proto-dst 80 ct original ip daddr { 192.168.1.10 } return", spec.firewall.rules)
+        self.assertEqual(spec.firewall.rules.count("jump permitted"), 2)
+        self.assertEqual(evolve(spec, scope=ALL), ROUTED)
+
     def test_values(self) -> None:
         """The steps are ordinary ones of a plan."""
         for spec in (ROUTED, BRIDGED):
@@ -144,6 +165,9 @@ class RequestTests(SynchronousTestCase):
             Open(ROUTED),
             Open(BRIDGED),
             Open(evolve(ROUTED, headers=True, mtu=9000, path=1450)),
+            Open(evolve(ROUTED, scope=Scope.parse("192.168.1.10:tcp/80 10.0.0.0/8"))),
+            Confine("s1", Scope.parse("192.168.1.10:tcp/80")),
+            Confine("s1", Scope()),
             Close("s1"),
         ):
             data = request_to_bytes(request)
@@ -185,6 +209,12 @@ class RequestTests(SynchronousTestCase):
             message(mtu="1450"),
             message(headers=0),
             message(path="1450"),
+            message(scope=None),
+            message(scope="192.168.1.10; flush ruleset"),
+            message(scope="10.0.0.1 " * (LONGEST_SCOPE // 9 + 1)),
+            message(mode="L2", onsite=None, master=None, scope="10.0.0.1"),
+            b'{"do": "confine", "session": "s1"}',
+            b'{"do": "confine", "session": "s1", "scope": 1}',
         ):
             error = self.assertRaises(InvalidValue, request_from_bytes, data)
             self.assertNotIn("\n", str(error))
@@ -194,7 +224,7 @@ class RequestTests(SynchronousTestCase):
     @given(st.binary(max_size=200) | st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-            st.sampled_from(["do", "session", "mode", "onsite", "master", "mtu", "headers", "path"]), inner, max_size=7
+            st.sampled_from(FIELDS), inner, max_size=len(FIELDS)
         ),
         max_leaves=12,
     ).map(lambda value: json.dumps(value).encode()))  # fmt: skip
@@ -204,10 +234,10 @@ class RequestTests(SynchronousTestCase):
             request = request_from_bytes(data)
         except InvalidValue:
             return
-        self.assertIsInstance(request, Open | Close)
+        self.assertIsInstance(request, Open | Confine | Close)
 
     @settings(derandomize=True, max_examples=300, deadline=None)
-    @given(st.sampled_from(["session", "mode", "onsite", "master", "mtu", "headers", "path"]), st.none() | st.booleans()
+    @given(st.sampled_from(FIELDS[1:]), st.none() | st.booleans()
            | st.integers() | st.floats() | st.text(max_size=30) | st.lists(st.integers(), max_size=2))  # fmt: skip
     def test_any_field(self, name: str, value: object) -> None:
         """A field of whatever kind is usable or refused."""

@@ -11,9 +11,10 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from rdvtwisted.errors import NetworkError, RDVError
+from rdvtwisted.errors import InvalidValue, NetworkError, RDVError
 from rdvtwisted.glue import MASTER, ONSITE, GlueSpec
 from rdvtwisted.interfaces import IGlue, IPacketDevice
+from rdvtwisted.scope import Scope
 from rdvtwisted.testing.packets import ALL_OFFLOADS, LONGEST_PACKET, MemoryPacketDevice
 from rdvtwisted.values import Lease, Mode, Offloads
 
@@ -60,6 +61,17 @@ class MemoryGlue:
         pair = MemoryPacketDevice(ONSITE, offloads), MemoryPacketDevice(MASTER, offloads)
         self.specs[spec.session], self.devices[spec.session] = spec, pair
         return succeed(pair)
+
+    def confine(self, session: str, scope: Scope) -> Deferred[None]:
+        refusal, self.refusal = self.refusal, None
+        if session not in self.specs:
+            refusal = NetworkError(f"there is no session {session} to be confined")
+        elif refusal is None:
+            try:
+                self.specs[session] = evolve(self.specs[session], scope=scope)
+            except InvalidValue as error:
+                refusal = NetworkError(str(error))
+        return succeed(None) if refusal is None else fail(refusal)
 
     def close(self, session: str) -> Deferred[None]:
         self.specs.pop(session, None)
@@ -130,6 +142,20 @@ class GlueContract(_Case):
                 self.assertRaises(OSError, device.write, bytes(60))
             fresh = await self.opened(glue, spec)
             self.assertEqual(fresh[0].read_into(bytearray(LONGEST_PACKET)), 0)
+
+    async def test_confined(self) -> None:
+        """Where the packets of a routed session may go can be changed at any time, also back to everywhere."""
+        glue = self.glue()
+        await self.opened(glue, evolve(ROUTED, scope=Scope.parse("192.168.1.10:tcp/80")))
+        for scope in ("192.168.1.0/24 10.0.0.1:icmp", "", "*"):
+            self.assertIsNone(await glue.confine(ROUTED.session, Scope.parse(scope)))
+
+    async def test_not_confined(self) -> None:
+        """Neither a bridged session nor one that is not open can be confined."""
+        glue = self.glue()
+        await self.opened(glue, BRIDGED)
+        for session in (BRIDGED.session, "never"):
+            await self.refused(glue.confine(session, Scope.parse("192.168.1.10")))
 
     async def test_close_nothing(self) -> None:
         """To close a session that is not open is no error."""

@@ -29,6 +29,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 from rdvtwisted.adapters.network.gluer_client import Glue, start
 from rdvtwisted.bridged import FLOOD_BURST, FLOOD_RATE
 from rdvtwisted.glue import CONNECTIONS, LONGEST_MESSAGE, Close, GlueSpec, Open, request_to_bytes
+from rdvtwisted.scope import ALL, Scope
 from rdvtwisted.testing.glue import BRIDGED, ROUTED, GlueContract
 from tests.lab.hosts import PATIENCE, PREFIX, ROOT, NamespaceTestCase, entered, inside
 from tests.lab.processes import eventually
@@ -223,6 +224,40 @@ class RoutedTests(GlueTestCase):
             self.assertEqual(read(device, IN_VAIN), b"")
         self.assertTrue(master.write(udp(PC, LAN_HOST, (4000, 53), b"still")))
         self.assertEqual(read(onsite)[28:], b"still")
+
+    async def test_confined(self) -> None:
+        """
+        In a session that is limited to a scope the rest of the LAN is refused at once, towards the master and with
+        nothing towards the onsite; a change also ends what is under way.
+        """
+        onsite, master = await self.opened(evolve(ROUTED, scope=Scope.parse(f"{LAN_HOST}:udp/53")))
+        self.assertTrue(master.write(udp(PC, LAN_HOST, (4000, 53), b"allowed")))
+        self.assertEqual(read(onsite)[28:], b"allowed")
+        for packet in (
+            udp(PC, LAN_HOST, (4000, 54), b"next"),
+            ping(PC, LAN_HOST),
+            udp(PC, "192.168.1.51", (1, 53), b""),
+        ):
+            self.assertTrue(master.write(packet))
+            refusal = read(master)
+            # ICMP: destination unreachable, administratively prohibited; with the packet that it is about.
+            self.assertEqual((destination(refusal), refusal[9], refusal[20:22]), (PC, ICMP, b"\x03\x0d"))
+            self.assertEqual(refusal[40:48], packet[12:20])
+        self.assertTrue(master.write(syn(PC, LAN_HOST, 1460)))
+        reset = read(master)
+        self.assertEqual((source(reset), destination(reset), reset[9], reset[33] & 4), (LAN_HOST, PC, TCP, 4))
+        # An answer is let through as long as its question would be.
+        answer = udp(LAN_HOST, ONSITE_END, (53, 4000), b"answer")
+        self.assertTrue(onsite.write(answer))
+        self.assertEqual(read(master)[28:], b"answer")
+        await self.made.confine(ROUTED.session, Scope.parse(f"{LAN_HOST}:udp/54"))
+        self.assertTrue(onsite.write(answer))
+        self.assertEqual((read(onsite, IN_VAIN), read(master, IN_VAIN)), (b"", b""))
+        self.assertTrue(master.write(udp(PC, LAN_HOST, (4000, 54), b"now")))
+        self.assertEqual(read(onsite)[28:], b"now")
+        await self.made.confine(ROUTED.session, ALL)
+        self.assertTrue(onsite.write(answer))
+        self.assertEqual(read(master)[28:], b"answer")
 
     async def test_sessions_do_not_meet(self) -> None:
         """Ten sessions at once with the same addresses: each packet stays in its own."""

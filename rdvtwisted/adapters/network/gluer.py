@@ -30,7 +30,7 @@ from rdvtwisted.adapters.network.namespaces import CLONE_NEWNET, CLONE_NEWUSER, 
 from rdvtwisted.adapters.network.privileges import CAP_NET_ADMIN, CAP_SYS_ADMIN
 from rdvtwisted.adapters.network.tuntap import PacketDevice
 from rdvtwisted.errors import MissingPrivilege, RDVError
-from rdvtwisted.glue import LONGEST_MESSAGE, Close, GlueSpec, request_from_bytes
+from rdvtwisted.glue import LONGEST_MESSAGE, Confine, GlueSpec, Open, request_from_bytes
 from rdvtwisted.values import Lease, Mode
 
 KEPT = frozenset({CAP_NET_ADMIN, CAP_SYS_ADMIN})
@@ -78,11 +78,13 @@ class Gluer:
     def _answer(self, namespaces: Namespaces, message: bytes) -> None:
         try:
             request = request_from_bytes(message)
-            if isinstance(request, Close):
-                namespaces.close(request.session)
-                devices: tuple[PacketDevice, ...] = ()
-            else:
+            devices: tuple[PacketDevice, ...] = ()
+            if isinstance(request, Open):
                 devices = namespaces.open(request.spec)
+            elif isinstance(request, Confine):
+                namespaces.confine(request.session, request.scope)
+            else:
+                namespaces.close(request.session)
         except RDVError as error:
             self.refuse(error)
             return

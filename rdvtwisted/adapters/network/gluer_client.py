@@ -31,8 +31,19 @@ from zope.interface import implementer
 import rdvtwisted
 from rdvtwisted.adapters.network.tuntap import PacketDevice
 from rdvtwisted.errors import ConfigError, MissingPrivilege, MissingProgram, NetworkError, RDVError
-from rdvtwisted.glue import LONGEST_MESSAGE, MASTER, ONSITE, Close, GlueRequest, GlueSpec, Open, request_to_bytes
+from rdvtwisted.glue import (
+    LONGEST_MESSAGE,
+    MASTER,
+    ONSITE,
+    Close,
+    Confine,
+    GlueRequest,
+    GlueSpec,
+    Open,
+    request_to_bytes,
+)
 from rdvtwisted.interfaces import IGlue
+from rdvtwisted.scope import Scope
 
 #: Sessions at a time; each takes some hundred kB of the kernel's memory, and two descriptors of this process.
 DEFAULT_LIMIT = 256
@@ -172,6 +183,9 @@ class Glue:
 
     def open(self, spec: GlueSpec) -> Deferred[tuple[PacketDevice, PacketDevice]]:
         return self._ask(Open(spec))
+
+    def confine(self, session: str, scope: Scope) -> Deferred[None]:
+        return self._ask(Confine(session, scope))
 
     def close(self, session: str) -> Deferred[None]:
         # What is left of a session when the process has ended goes with its packet devices.

@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from attrs import evolve
 from pyroute2 import IPRoute, NetlinkError
 
 from rdvtwisted.adapters.network.kernel import Kernel
@@ -25,6 +26,7 @@ from rdvtwisted.adapters.network.tuntap import PacketDevice
 from rdvtwisted.errors import NetworkError
 from rdvtwisted.glue import BRIDGE, MASTER, ONSITE, GlueSpec
 from rdvtwisted.plan import Step
+from rdvtwisted.scope import Scope
 from rdvtwisted.values import Mode
 
 # linux/sched.h
@@ -75,7 +77,7 @@ class Namespaces:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._home = _own()
-        self._held: dict[str, int] = {}
+        self._held: dict[str, tuple[int, GlueSpec]] = {}
 
     def __len__(self) -> int:
         return len(self._held)
@@ -109,9 +111,27 @@ class Namespaces:
                     device.close()
                 os.close(namespace)
                 raise
-        self._held[spec.session] = namespace
+        self._held[spec.session] = namespace, spec
         onsite, master = made
         return onsite, master
+
+    def confine(self, session: str, scope: Scope) -> None:
+        """
+        Let the packets of a session go where C{scope} says, from one moment to the next.
+
+        @raise rdvtwisted.errors.InvalidValue: the session is a bridged one.
+        @raise rdvtwisted.errors.NetworkError: there is no such session, or the kernel refuses it.
+        """
+        if session not in self._held:
+            raise NetworkError(f"there is no session {session} to be confined")
+        namespace, spec = self._held[session]
+        spec = evolve(spec, scope=scope)
+        if spec.firewall is not None:
+            with self._away():
+                _enter(namespace)
+                with linux() as kernel:
+                    _take(kernel, spec.firewall)
+        self._held[session] = namespace, spec
 
     def close(self, session: str) -> None:
         """
@@ -119,9 +139,10 @@ class Namespaces:
 
         Its devices go first: as long as somebody has one open there would be a namespace around it.
         """
-        namespace = self._held.pop(session, None)
-        if namespace is None:
+        held = self._held.pop(session, None)
+        if held is None:
             return
+        namespace, _ = held
         try:
             with self._away():
                 _enter(namespace)
