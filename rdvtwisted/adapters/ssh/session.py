@@ -133,12 +133,14 @@ class ShellChannel(Channel):
                 output = shell.take_output()
                 for stream, data in output:
                     self.send(data, STDERR if stream is Stream.STDERR else STDOUT)
-                if shell.exit_status is not None:
+                # What is sent may be taken at once, and the shell go on, and end, for that.
+                if output:
+                    self._actions.extend(shell.resume())
+                elif shell.exit_status is not None:
                     self._finish(shell.exit_status)
                     return
-                if not output:
+                else:
                     break
-                self._actions.extend(shell.resume())
             if shell.wants_input:
                 unconsumed, self._unconsumed = self._unconsumed, 0
                 self.credit(unconsumed)
