@@ -350,8 +350,8 @@ def type_by_hand(command: list[str], folder: str) -> bytes:
     return bytes(seen[begin : end if end >= 0 else None])
 
 
-class ServerTests(OpenSSHTestCase):
-    """Our client at the stock server."""
+class ServerCase(OpenSSHTestCase):
+    """Has the stock server run."""
 
     skip = None if SSHD and os.geteuid() == 0 else "needs the OpenSSH server, and root to run it"
 
@@ -377,6 +377,10 @@ class ServerTests(OpenSSHTestCase):
         (self.folder / "sshd_config").write_text("\n".join(config) + "\n")
         self.sshd = self.spawn([str(SSHD), "-D", "-e", "-f", str(self.folder / "sshd_config")], None)
         await self.sshd.saying(b"Server listening")
+
+
+class ServerTests(ServerCase):
+    """Our client at the stock server."""
 
     def target(self, key: PrivateKey) -> Target:
         return Target("127.0.0.1", self.port, "root", key, KnownHosts(self.known_hosts))
