@@ -21,6 +21,7 @@ from twisted.logger import (
 )
 
 from rdvtwisted.services.master import MasterService
+from rdvtwisted.services.timekeeping import steady
 
 
 def say(line: str) -> None:
@@ -42,10 +43,10 @@ def _print(line: str, stream: TextIO) -> None:
 
 
 def global_reactor() -> Any:
-    """The reactor of this process, which is made when it is first asked for."""
+    """The reactor of this process, made when it is first asked for; it goes by a clock that nobody can set."""
     from twisted.internet import reactor
 
-    return reactor
+    return steady(reactor)
 
 
 def stop(reactor: Any) -> None:

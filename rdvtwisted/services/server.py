@@ -38,6 +38,7 @@ from rdvtwisted.services.administration import Administration
 from rdvtwisted.services.joinery import Joinery, confine, make_ends
 from rdvtwisted.services.recording import Recording
 from rdvtwisted.services.sockets import Bound, bind
+from rdvtwisted.services.timekeeping import steady
 from rdvtwisted.services.upkeep import Upkeep
 from rdvtwisted.shell.shell import Shell
 from rdvtwisted.tickets import TicketOffice
@@ -130,7 +131,9 @@ def make_server(
     @raise RDVError: a setting, the state directory, a port or a privilege is not as it must be.
     """
     if reactor is None:
-        from twisted.internet import reactor
+        from twisted.internet import reactor as global_reactor
+
+        reactor = steady(global_reactor)
     settings = read_settings(file, environment, overrides, root=os.geteuid() == 0)
     with ExitStack() as undo:
         service = _assemble(settings, reactor, undo, confined)
