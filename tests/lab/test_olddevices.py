@@ -140,10 +140,15 @@ class OldDevicesTestCase(SceneTestCase):
         through the one that it bridges. Its name.
         """
         onsite, router = (f"{self.lab.prefix}-{host}" for host in ("onsite2", "site-router2"))
-        ends = ["name", "eth1", "netns", onsite, "type", "veth", "peer", "name", "lan9", "netns", router]
-        subprocess.run(["ip", "link", "add", *ends], check=True)
+        # The router's bridge has the lowest address of its ports: that of this one must not become it, for it goes.
+        far = ["name", "lan9", "netns", router, "address", "fe:ff:ff:ff:ff:fe"]
+        near = ["name", "eth1", "netns", onsite]
+        subprocess.run(["ip", "link", "add", *near, "type", "veth", "peer", *far], check=True)
         self.addCleanup(self.lab.run, "onsite2", ["ip", "link", "del", "eth1"])
         self.lab.run("site-router2", ["ip", "link", "set", "lan9", "master", "br-lan", "up"], check=True)
+        # Nor must anybody take it for the device's other port.
+        self.lab.run("onsite2", ["sysctl", "-w", "net.ipv4.conf.all.arp_ignore=1"], check=True)
+        self.addCleanup(self.lab.run, "onsite2", ["sysctl", "-w", "net.ipv4.conf.all.arp_ignore=0"])
         address = f"{CUSTOMER_LAN[11]}/{CUSTOMER_LAN.prefixlen}"
         self.lab.run("onsite2", ["ip", "address", "add", address, "dev", "eth1", "noprefixroute"], check=True)
         self.lab.run("onsite2", ["ip", "link", "set", "eth1", "up"], check=True)
@@ -418,16 +423,16 @@ class AgedTests(OldDevicesTestCase):
     ID = "rpi1203"
 
     AGED = (
-        "KexAlgorithms=diffie-hellman-group14-sha1",
-        "HostKeyAlgorithms=ssh-rsa",
+        "KexAlgorithms=ecdh-sha2-nistp256",
+        "HostKeyAlgorithms=ecdsa-sha2-nistp256",
         "PubkeyAcceptedAlgorithms=ssh-rsa",
         "Ciphers=aes128-ctr",
-        "MACs=hmac-sha1",
+        "MACs=hmac-sha2-256",
     )
-    """What an OpenSSH 5.5 (2010) has in common with today's, as options of today's."""
+    """What OpenSSH 6.0, which the first Raspberry Pis had, makes of what servers offer; in options of today's."""
 
     def test_aged(self) -> None:
-        """It gets in with an RSA key, SHA-1 and all, if it is marked as legacy."""
+        """It gets in with an RSA key, whose signatures are of SHA-1, if it is marked as legacy."""
         device = OldDevice(self.lab, self.ID, "onsite", "onsite2", "rsa")
         self.addCleanup(device.stop)
         self.deployment.rdvctl("device", "add", device.id, "--role", "onsite", "--key", device.key, "--legacy")
