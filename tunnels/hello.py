@@ -26,6 +26,7 @@ _OFFLOADS = ("checksum", "tso4", "tso6", "uso")
 class Hello:
     """What each end says of itself first."""
 
+    #: A device's id, or L{SERVER}.
     device: str
     mode: Mode
     mtu: int
@@ -92,18 +93,18 @@ def disagreement(own: Hello, peer: Hello, expected: str) -> tuple[str, str] | No
     """
     Why these two ends cannot carry packets together, if so.
 
-    @param expected: the device id that the other end should have.
+    @param expected: what the other end should call itself.
     @return: the word of the goodbye, and the sentence for this end's user.
     """
     if peer.protocol != own.protocol:
         return f"protocol-{own.protocol}-only", (
-            f"{expected} speaks version {peer.protocol} of the tunnel's protocol, this device version {own.protocol}:"
+            f"{expected} speaks version {peer.protocol} of the tunnel's protocol, this end version {own.protocol}:"
             " bring both to the same release"
         )
     if peer.mode is not own.mode:
         return (
             f"mode-is-{own.mode}",
-            f"{expected} builds an {peer.mode} tunnel, this device an {own.mode} one: choose the same mode on both",
+            f"{expected} builds an {peer.mode} tunnel, this end an {own.mode} one: choose the same mode on both",
         )
     if peer.device != expected:
         return "unexpected-device", f"the tunnel's other end says that it is {peer.device!r}, not {expected}"

@@ -141,9 +141,9 @@ class CarryTests(SessionCase):
         near, far = ends.near.carry(), ends.far.carry()
         await self.assert_refused(near, TunnelFailed, "L")
         await self.assert_refused(far, TunnelFailed, "L")
-        own, other = "an L3 one: choose the same mode on both", "rpi-onsite builds an L2 tunnel, this device"
+        own, other = "an L3 one: choose the same mode on both", "rpi-onsite builds an L2 tunnel, this end"
         await self.assert_refused(ends.near.closed, TunnelFailed, f"{other} {own}")
-        await self.assert_refused(ends.far.closed, TunnelFailed, "rpi-master builds an L3 tunnel, this device an L2")
+        await self.assert_refused(ends.far.closed, TunnelFailed, "rpi-master builds an L3 tunnel, this end an L2")
 
     async def test_nothing_left(self) -> None:
         """After a session both ends hold no descriptor and wait for nothing."""
@@ -256,7 +256,7 @@ class RogueTests(SessionCase):
         """A later protocol, another mode and a wrong name are told apart, on both sides."""
         for hello, words, goodbye in (
             (evolve(HELLO, protocol=2), "speaks version 2 of the tunnel's protocol", "protocol-1-only"),
-            (evolve(HELLO, mode=Mode.L2), "builds an L2 tunnel, this device an L3 one", "mode-is-L3"),
+            (evolve(HELLO, mode=Mode.L2), "builds an L2 tunnel, this end an L3 one", "mode-is-L3"),
             (evolve(HELLO, device="rpi-other"), "says that it is 'rpi-other', not rpi-onsite", "unexpected-device"),
         ):
             await self.assert_ends(hello.encode(), TunnelFailed, words, goodbye)

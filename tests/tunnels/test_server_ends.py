@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
@@ -17,13 +18,13 @@ from rdvtwisted.testing.server_tunnels import (
     WatchedReactor,
     terms,
 )
-from rdvtwisted.testing.tunnels import identity
+from rdvtwisted.testing.tunnels import identity, packet
 from rdvtwisted.values import Mode, Role
 from tests.tunnels.door import Door
 from tests.tunnels.tls_device import TLSDevice, hand_over
 from tests.tunnels.vtun_device import Port, VtunDevice
 from tunnels.tls import TLSBackend
-from tunnels.vtun_end import VtunServerTunnel
+from tunnels.vtun import VtunBackend
 
 reactor: Any = global_reactor
 
@@ -50,7 +51,7 @@ class VtunTests(ServerTunnelContract, TestCase):
 
     def build_end(self, mode: Mode) -> ServerEnd:
         watched = WatchedReactor(reactor)
-        tunnel = VtunServerTunnel(terms(mode), MemoryServerSite(watched))
+        tunnel = cast(ITunnelBackend, VtunBackend()).server_end(terms(mode), MemoryServerSite(watched))
         end = ServerEnd(
             tunnel,
             watched,
@@ -60,6 +61,28 @@ class VtunTests(ServerTunnelContract, TestCase):
         port = Port(end.accept)
         self.addCleanup(port.close)
         return end
+
+    async def test_stops_reading(self) -> None:
+        """
+        While a client reads nothing, nothing piles up for it but what kernels keep, and it is heard; then all that was
+        kept comes, in order.
+        """
+        end = self.end()
+        device = cast(VtunDevice, await end.carry())
+        device.transport.pauseProducing()
+        sent: list[bytes] = []
+        full = 0
+        while full < 100:
+            each = packet(Mode.L3, len(sent).to_bytes(4, "big") * 350)
+            full = 0 if end.packets.inject(each) else full + 1
+            if not full:
+                sent.append(each)
+            await deferLater(reactor, 0)
+        self.assertLess(len(sent) * len(sent[0]), 16 * 2**20)
+        device.inject(packet(Mode.L3, b"still heard"))
+        await end.packets.when_written(2)
+        device.transport.resumeProducing()
+        self.assertEqual(await device.when_written(len(sent)), sent)
 
 
 class TLSTests(ServerTunnelContract, TestCase):
