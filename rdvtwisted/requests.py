@@ -83,13 +83,20 @@ class GetSession:
 @frozen
 class WaitForSessionChange:
     """
-    Wait until the state of the device's session is not C{state}, at most
-    C{seconds}. Answer: L{SessionView}. The question is level-triggered: a
+    Wait until the state of the device's session is not C{state}, or what may
+    be done in it is not what it was at C{grant} (C{None}: whatever it is), at
+    most C{seconds}. Answer: L{SessionView}. The question is level-triggered: a
     change between two waits is never lost.
     """
 
     state: SessionState
     seconds: float
+    grant: int | None = None
+
+
+@frozen
+class GetSessionGrant:
+    """What may be done in the device's session. Answer: L{rdvtwisted.access.SessionGrant}."""
 
 
 @frozen
@@ -116,6 +123,7 @@ Request = Union[
     DropTunnel,
     GetSession,
     WaitForSessionChange,
+    GetSessionGrant,
     EndSession,
     GetCertificateAuthority,
 ]

@@ -234,6 +234,10 @@ class EndReason(str, Enum):
     BUILD_TIMEOUT = "build-timeout"
     REPLACED = "replaced"
     ADMINISTRATOR = "administrator"
+    #: The server's access rules do not allow it any more.
+    ACCESS_REVOKED = "access-revoked"
+    #: The onsite's own rules forbid it.
+    ACCESS_DENIED = "access-denied"
     SERVER_STOPPED = "server-stopped"
 
     def __str__(self) -> str:
@@ -259,6 +263,8 @@ class SessionView:
     to_master: int = 0
     #: Why the last session ended, once C{state} is none or closing.
     reason: EndReason | None = None
+    #: Another number whenever something else may be done in it, see L{rdvtwisted.access.SessionGrant}.
+    grant: int = 0
 
 
 @frozen

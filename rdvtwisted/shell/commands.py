@@ -134,6 +134,11 @@ _TABLE = (
         inquiries.get_certificate_authority,
     ),
     Command("get_session", "Print the state of the session.", inquiries.get_session),
+    Command(
+        "get_session_grant",
+        "Print what may be done in the session: where its packets may go, and for how many seconds.",
+        inquiries.get_session_grant,
+    ),
     Command("get_tunnel_parameters", "Print how to build this device's tunnel.", inquiries.get_tunnel_parameters),
     Command("heartbeat WORD", "Print WORD: both ends are alive.", heartbeat),
     Command(
@@ -154,8 +159,9 @@ _TABLE = (
         _MASTER,
     ),
     Command(
-        "wait_session_change STATE SECONDS",
-        "Wait up to 1 to 60 seconds until the session's state is not STATE, then print it as get_session does.",
+        "wait_session_change STATE SECONDS [GRANT]",
+        "Wait up to 1 to 60 seconds until the session's state is not STATE, or its grant not GRANT, then print it as"
+        " get_session does.",
         inquiries.wait_session_change,
     ),
 )

@@ -23,6 +23,7 @@ MASTER_WAIT_SECONDS = 60.0
 #: Seconds for which one may wait for a session to change.
 CHANGE_WAIT_RANGE = (1.0, 60.0)
 
+_GRANT = re.compile(r"[0-9]{1,18}")
 _SECONDS = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,6})?")
 
 Answered = Callable[[Any], Say]
@@ -120,16 +121,28 @@ def get_session(settings: Settings, argument: str) -> Step:
 
 
 def wait_session_change(settings: Settings, argument: str) -> Step:
-    """A state and a number of seconds within L{CHANGE_WAIT_RANGE}."""
+    """A state, a number of seconds within L{CHANGE_WAIT_RANGE}, and perhaps the number of a grant."""
     low, high = CHANGE_WAIT_RANGE
     try:
-        state, seconds = words(argument)
-        request = requests.WaitForSessionChange(SessionState(state), float(seconds))
+        state, seconds, *grants = words(argument)
+        [grant] = map(_grant, grants) if grants else [None]
+        request = requests.WaitForSessionChange(SessionState(state), float(seconds), grant)
     except ValueError:
         return Say(errors=f"Invalid session state or seconds: {printable(argument)}\n")
     if _SECONDS.fullmatch(seconds) is None or not low <= request.seconds <= high:
         return Say(errors=f"Invalid session state or seconds: {printable(argument)}\n")
     return Ask(request, _printed(parameters.SESSION.render))
+
+
+def _grant(text: str) -> int:
+    if _GRANT.fullmatch(text) is None:
+        raise ValueError("not the number of a grant")
+    return int(text)
+
+
+def get_session_grant(settings: Settings, argument: str) -> Step:
+    """What may be done in the session."""
+    return Ask(requests.GetSessionGrant(), _printed(parameters.GRANT.render))
 
 
 def end_session(settings: Settings, argument: str) -> Step:

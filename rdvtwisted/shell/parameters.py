@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Any, Generic, TypeVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 
+from rdvtwisted.access import SessionGrant
 from rdvtwisted.errors import InvalidValue, ProtocolError
+from rdvtwisted.scope import Scope
 from rdvtwisted.shell.printout import printable
 from rdvtwisted.shell.quoting import HOSTNAME_BYTES
 from rdvtwisted.shell.settings import BACKEND_NAME
@@ -70,10 +72,12 @@ class Form:
     How a value is written.
 
     @ivar read: the value of a text; raises L{ValueError} or an L{rdvtwisted.errors.RDVError}.
+    @ivar absent: what a key that is not there stands for, as text: one that came later. C{None}: it must be there.
     """
 
     read: Callable[[str], Any]
     write: Callable[[Any], str] = str
+    absent: str | None = None
 
 
 @frozen
@@ -94,6 +98,9 @@ class Block(Generic[T]):
         @raise ProtocolError: a key is missing, or its value cannot be used.
         """
         pairs = parse_pairs(text)
+        for key, form in self.forms.items():
+            if form.absent is not None:
+                pairs.setdefault(key, form.absent)
         return self.kind(**{key: read_key(pairs, key, form.read) for key, form in self.forms.items()})
 
 
@@ -199,7 +206,14 @@ SESSION = Block(
         "to_onsite": _COUNT,
         "to_master": _COUNT,
         "reason": _optional(Form(EndReason)),
+        "grant": evolve(_COUNT, absent="0"),
     },
+)
+
+#: What may be done in a session.
+GRANT = Block(
+    SessionGrant,
+    {"revision": _COUNT, "seconds": _optional(_MOMENT), "scope": Form(Scope.parse)},
 )
 
 #: The onsite at the other end of a master's session; what is unknown is empty.

@@ -154,7 +154,8 @@ def _wait_for_change(role: Role, asked: requests.WaitForSessionChange) -> Questi
     if not low <= asked.seconds <= high:
         raise InvalidValue("waiting time", str(asked.seconds), f"use {low:g} to {high:g} seconds")
     seconds = f"{asked.seconds:.3f}".rstrip("0").rstrip(".")
-    return Question((f"wait_session_change {asked.state.value} {seconds}",), _parsed(parameters.SESSION.parse))
+    grant = "" if asked.grant is None else f" {asked.grant}"
+    return Question((f"wait_session_change {asked.state.value} {seconds}{grant}",), _parsed(parameters.SESSION.parse))
 
 
 def _end_session(role: Role, asked: requests.EndSession) -> Question:
@@ -182,6 +183,7 @@ _QUESTIONS: dict[type, Callable[[Role, Any], Question]] = {
     requests.DropTunnel: _plain("drop_vtun", _nothing),
     requests.GetSession: _plain("get_session", _parsed(parameters.SESSION.parse)),
     requests.WaitForSessionChange: _wait_for_change,
+    requests.GetSessionGrant: _plain("get_session_grant", _parsed(parameters.GRANT.parse)),
     requests.EndSession: _end_session,
     requests.GetCertificateAuthority: _plain("get_certificate_authority", _parsed(parameters.parse_authority)),
     GetRole: _plain("get_role", _parsed(Role)),

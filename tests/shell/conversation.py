@@ -9,8 +9,10 @@ from operator import itemgetter
 from attrs import define, field
 
 from rdvtwisted import requests
+from rdvtwisted.access import SessionGrant
 from rdvtwisted.errors import RDVError
 from rdvtwisted.requests import Readiness, Request
+from rdvtwisted.scope import Scope
 from rdvtwisted.shell.printout import Stream
 from rdvtwisted.shell.shell import Action, Interrupt, Shell
 from rdvtwisted.values import (
@@ -66,6 +68,9 @@ SITE = RemoteSite(
     address="203.0.113.7:40022",
 )
 
+#: A port of a machine, and the ping of all, for another hour.
+GRANT = SessionGrant(3, 3600.0, Scope.parse("192.168.1.10:tcp/80,8000-8080 *:icmp"))
+
 VTUN = (
     ("tunnel_ip_network", "192.168.128.0"),
     ("tunnel_ip_prefix", "/30"),
@@ -102,6 +107,7 @@ ANSWERS: dict[type, object] = {
     requests.DropTunnel: None,
     requests.GetSession: SESSION,
     requests.WaitForSessionChange: SessionView(reason=EndReason.ONSITE_LEFT),
+    requests.GetSessionGrant: GRANT,
     requests.EndSession: None,
     requests.GetCertificateAuthority: b"\x30\x03\x02\x01\x05",
 }

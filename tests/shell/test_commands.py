@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from twisted.trial.unittest import SynchronousTestCase
 
 from rdvtwisted import requests
+from rdvtwisted.access import SessionGrant
 from rdvtwisted.errors import (
     InvalidTunnelMode,
     LanAddressMissing,
@@ -18,6 +19,7 @@ from rdvtwisted.errors import (
     RequestRefused,
 )
 from rdvtwisted.requests import Publish, Readiness
+from rdvtwisted.scope import ALL
 from rdvtwisted.shell.commands import COMMANDS, candidates
 from rdvtwisted.shell.printout import Stream
 from rdvtwisted.values import EndReason, Mode, Profile, RemoteSite, Role, SessionState, SessionView
@@ -206,8 +208,8 @@ class CommandTests(SynchronousTestCase):
         common = (
             "EOF debug_mode drop_vtun echo exit get_role get_tunnel_mode get_vtun_parameters help logout"
             " set_tunnelling_dev_dns_server_list set_tunnelling_dev_hostname set_tunnelling_dev_lan_ip_address"
-            " end_session get_certificate_authority get_session get_tunnel_parameters heartbeat set_tunnel_backends"
-            " wait_session_change"
+            " end_session get_certificate_authority get_session get_session_grant get_tunnel_parameters heartbeat"
+            " set_tunnel_backends wait_session_change"
         )
         onsite = "set_tunnelling_dev_uplink_type wait_master_connection"
         master = (
@@ -364,21 +366,41 @@ class CommandTests(SynchronousTestCase):
         lines = (
             "state: up\nid: 0123456789ab\nmaster: rpi1101\nonsite: rpi1100\nmode: L2\nbackend: tls\njoin: relay\n"
             "selected_at: 1700000000.5\nup_at: 1700000002.25\nto_onsite: 12\nto_master: 34567890123\nreason: \n"
+            "grant: 0\n"
         )
         none = (
             "state: none\nid: \nmaster: \nonsite: \nmode: L3\nbackend: \njoin: \n"
-            "selected_at: 0.0\nup_at: 0.0\nto_onsite: 0\nto_master: 0\nreason: time-limit\n"
+            "selected_at: 0.0\nup_at: 0.0\nto_onsite: 0\nto_master: 0\nreason: time-limit\ngrant: 5\n"
         )
-        over = SessionView(reason=EndReason.TIME_LIMIT)
+        over = SessionView(reason=EndReason.TIME_LIMIT, grant=5)
         self.says("get_session", lines, asked=requests.GetSession())
         self.says("get_session", none, asked=requests.GetSession(), GetSession=over)
-        for argument, seconds in [("60", 60.0), ("1", 1.0), ("2.5", 2.5)]:
+        for argument, *wanted in [("60", 60.0), ("1", 1.0), ("2.5", 2.5), ("8 0", 8.0, 0), ("8  17", 8.0, 17)]:
             self.says(
                 f"wait_session_change pending {argument}",
                 none,
-                asked=requests.WaitForSessionChange(SessionState.PENDING, seconds),
+                asked=requests.WaitForSessionChange(SessionState.PENDING, *wanted),
                 WaitForSessionChange=over,
             )
+
+    def test_grant(self) -> None:
+        """What may be done in a session is told a key a line."""
+        asked = requests.GetSessionGrant()
+        self.says(
+            "get_session_grant",
+            "revision: 3\nseconds: 3600.0\n"
+            "scope: 0.0.0.0-192.168.1.9:icmp 192.168.1.10:tcp/80,8000-8080 192.168.1.10:icmp"
+            " 192.168.1.11-255.255.255.255:icmp\n",
+            asked=asked,
+        )
+        self.says(
+            "get_session_grant",
+            "revision: 0\nseconds: \nscope: *\n",
+            asked=asked,
+            GetSessionGrant=SessionGrant(0, None, ALL),
+        )
+        refusal = NoSession()
+        self.says("get_session_grant", errors=f"Error: {refusal}\n", asked=asked, GetSessionGrant=refusal)
 
     def test_invalid_wait(self) -> None:
         """A wait needs a state, and a number of seconds that is neither too small nor too large."""
@@ -392,7 +414,11 @@ class CommandTests(SynchronousTestCase):
             "up 1e1",
             "up -1",
             "UP 5",
-            "up 5 5",
+            "up 5 x",
+            "up 5 -1",
+            "up 5 1 1",
+            "up 5 \u0661",
+            "up 5 1234567890123456789",
             "up \u0665",
         ]:
             command = f"wait_session_change {argument}"

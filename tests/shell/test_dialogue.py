@@ -63,6 +63,8 @@ QUESTIONS: list[tuple[Asked, Role, object]] = [
     (requests.DropTunnel(), Role.MASTER, None),
     (requests.GetSession(), Role.ONSITE, SESSION),
     (requests.WaitForSessionChange(SessionState.UP, 2.5), Role.ONSITE, ANSWERS[requests.WaitForSessionChange]),
+    (requests.WaitForSessionChange(SessionState.UP, 2.5, 7), Role.ONSITE, ANSWERS[requests.WaitForSessionChange]),
+    (requests.GetSessionGrant(), Role.ONSITE, ANSWERS[requests.GetSessionGrant]),
     (requests.EndSession(EndReason.PEER_KEY_REFUSED), Role.MASTER, None),
     (requests.GetCertificateAuthority(), Role.ONSITE, ANSWERS[requests.GetCertificateAuthority]),
     (GetRole(), Role.MASTER, Role.MASTER),

@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from rdvtwisted.access import SessionGrant
 from rdvtwisted.errors import ProtocolError
+from rdvtwisted.scope import Scope
 from rdvtwisted.shell import parameters
 from rdvtwisted.values import EndReason, Mode, RemoteSite, Role, SessionState, SessionView, TunnelParameters
-from tests.shell.conversation import KEY, PARAMETERS, SESSION, SITE, VTUN
+from tests.shell.conversation import GRANT, KEY, PARAMETERS, SESSION, SITE, VTUN
 
 PROPERTY = settings(derandomize=True, max_examples=200, deadline=None)
 
@@ -59,6 +61,16 @@ SESSIONS = st.builds(
     to_onsite=st.integers(0, 2**64 - 1),
     to_master=st.integers(0, 2**64 - 1),
     reason=st.none() | st.sampled_from(EndReason),
+    grant=st.integers(0, 2**64 - 1),
+)
+
+GRANTS = st.builds(
+    SessionGrant,
+    revision=st.integers(0, 2**64 - 1),
+    seconds=st.none() | MOMENT,
+    scope=st.lists(
+        st.sampled_from(["*", "10.0.0.1", "10.0.0.0/8:tcp", "10.0.0.1:udp/1-9", "10.0.0.0-10.0.0.9:icmp"])
+    ).map(lambda texts: Scope.parse(" ".join(texts))),
 )
 
 SITES = st.builds(
@@ -92,6 +104,18 @@ class BlockTests(SynchronousTestCase):
         """A session arrives as it was."""
         self.assertEqual(parameters.SESSION.parse(parameters.SESSION.render(value).removesuffix("\n")), value)
 
+    @given(GRANTS)
+    @PROPERTY
+    def test_grant(self, value: SessionGrant) -> None:
+        """What may be done in a session arrives as it was."""
+        self.assertEqual(parameters.GRANT.parse(parameters.GRANT.render(value).removesuffix("\n")), value)
+
+    def test_session_of_older_server(self) -> None:
+        """A server that knows no grants does not tell their number."""
+        text = parameters.SESSION.render(evolve(SESSION, grant=7)).removesuffix("\n").removesuffix("\ngrant: 7")
+        self.assertNotIn("grant", text)
+        self.assertEqual(parameters.SESSION.parse(text), evolve(SESSION, grant=0))
+
     @given(SITES)
     @PROPERTY
     def test_site(self, value: RemoteSite) -> None:
@@ -113,6 +137,7 @@ class BlockTests(SynchronousTestCase):
             parameters.parse_tunnel,
             parameters.SESSION.parse,
             parameters.SITE.parse,
+            parameters.GRANT.parse,
             parameters.parse_vtun,
             parameters.parse_authority,
         ]:
@@ -126,6 +151,7 @@ class BlockTests(SynchronousTestCase):
             (parameters._TUNNEL, PARAMETERS),
             (parameters.SESSION, SESSION),
             (parameters.SITE, SITE),
+            (parameters.GRANT, GRANT),
         ]
         block, value = data.draw(st.sampled_from(cases))
         text = block.render(value).removesuffix("\n")

@@ -16,7 +16,7 @@ from rdvtwisted.shell.commands import COMMANDS
 from rdvtwisted.shell.printout import Stream
 from rdvtwisted.shell.shell import OUTPUT_LIMIT, TYPE_AHEAD_CAP, TYPE_AHEAD_LIMIT, Action, Interrupt, Shell
 from rdvtwisted.values import Mode, Profile, RemoteSite, Role, SessionView
-from tests.shell.conversation import ANSWERS, PARAMETERS, SESSION, SITE, Conversation, joined, presence
+from tests.shell.conversation import ANSWERS, GRANT, PARAMETERS, SESSION, SITE, Conversation, joined, presence
 
 PROPERTY = settings(derandomize=True, max_examples=200, deadline=None)
 
@@ -59,6 +59,7 @@ ANY_ANSWERS = st.fixed_dictionaries(
         requests.DropTunnel: st.none() | ERRORS,
         requests.GetSession: st.just(SESSION) | st.builds(SessionView, id=TEXT, master=TEXT) | ERRORS,
         requests.WaitForSessionChange: st.just(SessionView()) | ERRORS,
+        requests.GetSessionGrant: st.just(GRANT) | ERRORS,
         requests.EndSession: st.none() | ERRORS,
         requests.GetCertificateAuthority: st.binary(max_size=40) | ERRORS,
     }
