@@ -14,8 +14,10 @@ from rdvtwisted.values import Mode
 from tunnels.packets import LONGEST_PACKET as LONGEST_READ
 from tunnels.packets import VNET_HEADER
 from tunnels.vtun_frames import HEADER, LONGEST_PACKET
-from tunnels.vtun_server import SHORTEST_PACKET
 
+#: Bytes of the shortest packet of each mode: less has no IP header (RFC 791), or no Ethernet header, and a
+#: stock vtund ends over it.
+SHORTEST_PACKET = {Mode.L3: 20, Mode.L2: 14}
 #: Packets of one turn of the reactor, which leave in one write: bounds how long the other direction, other
 #: devices and timers wait.
 PACKETS_PER_TURN = 64

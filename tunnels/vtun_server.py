@@ -2,7 +2,8 @@
 The server's end of vtun 3.x for one session, spoken to stock vtund clients, without any I/O.
 
 Give it what came in (L{VtunServer.receive}), do what its events say, and send
-what L{VtunServer.take_output} has after each call. It has no clock: its
+what L{VtunServer.take_output} has after each call; while it is
+L{VtunServer.carrying}, frames of packets may be sent between. It has no clock: its
 driver tells it when L{VtunServer.wait} seconds are over (L{VtunServer.tick}),
 so that a clock that jumps ends no tunnel.
 """
@@ -18,7 +19,7 @@ from attrs import frozen
 
 from rdvtwisted.errors import ConnectionLost, ProtocolError, RDVError, TunnelFailed
 from rdvtwisted.values import Mode
-from tunnels.vtun_frames import CLOSE, ECHO_REPLY, ECHO_REQUEST, LONGEST_PACKET, FrameReader, pack_header
+from tunnels.vtun_frames import CLOSE, ECHO_REPLY, ECHO_REQUEST, FrameReader, pack_header
 from tunnels.vtun_handshake import ServerHandshake, accepted, refused
 
 #: Seconds from the connection to L{VtunServer.open}; a device's client gives up after as many.
@@ -29,13 +30,6 @@ SETTLING_LIMIT = 3.0
 #: Seconds without a sign of life after which one is asked for, and how many times that is in vain.
 KEEPALIVE_INTERVAL = 30.0
 KEEPALIVE_MISSES = 4
-#: Bytes that may wait to be taken; while there are more, packets are dropped, as on any full line.
-OUTPUT_LIMIT = 256 * 1024
-#: Bytes of the shortest packet of each mode: less has no IP header (RFC 791), or no Ethernet header, and a
-#: stock vtund ends over it.
-SHORTEST_PACKET = {Mode.L3: 20, Mode.L2: 14}
-
-Buffer = Union[bytes, bytearray, memoryview]
 
 
 @frozen
@@ -98,7 +92,6 @@ class VtunServer:
         @raise MissingProgram: the OpenSSL of this machine cannot do Blowfish any more.
         """
         self._mode = mode
-        self._shortest = SHORTEST_PACKET[mode]
         self._interval = interval
         self._misses = misses
         self._quiet = 0
@@ -118,7 +111,7 @@ class VtunServer:
 
     @property
     def carrying(self) -> bool:
-        """Whether L{send} takes packets."""
+        """Whether frames of packets may be sent: the client's interface is up, and it is not over."""
         return self._phase is _Phase.CARRYING
 
     def receive(self, data: bytes) -> list[Event]:
@@ -173,26 +166,6 @@ class VtunServer:
         elif self._phase is _Phase.HANDSHAKE:
             raise RuntimeError("the client has not proved anything yet")
         return self._phase is not _Phase.CLOSED
-
-    def send(self, packet: Buffer) -> bool:
-        """
-        A packet for the client; it is copied.
-
-        @return: C{False} if it is dropped: before the client's interface is
-            up, after the end, when too much output waits, or when no stock
-            vtund could take a packet of its length.
-        """
-        length = len(packet)
-        output = self._output
-        if (
-            self._phase is not _Phase.CARRYING
-            or not self._shortest <= length <= LONGEST_PACKET
-            or len(output) > OUTPUT_LIMIT
-        ):
-            return False
-        output += pack_header(length)
-        output += packet
-        return True
 
     def tick(self) -> list[Event]:
         """L{wait} seconds are over."""

@@ -25,7 +25,7 @@ from tunnels.vtun_end import MOST_GUESTS, VtunServerTunnel
 from tunnels.vtun_frames import LONGEST_PACKET, pack_header
 from tunnels.vtun_guest import FAREWELL_LIMIT, Guest
 from tunnels.vtun_handshake import answer, letters, message
-from tunnels.vtun_intake import PACKETS_PER_TURN
+from tunnels.vtun_intake import PACKETS_PER_TURN, SHORTEST_PACKET
 from tunnels.vtun_server import HANDSHAKE_LIMIT, KEEPALIVE_INTERVAL, KEEPALIVE_MISSES, SETTLING_LIMIT
 
 CLOSE, ECHO_REQUEST, ECHO_REPLY = b"\x10\x00", b"\x20\x00", b"\x40\x00"
@@ -212,10 +212,17 @@ class CarryingTests(EndCase):
         client = self.carrying()
         fill = LONGEST_PACKET + len(PLAIN) - len(packet(self.mode, b""))
         longest = framed(self.mode, bytes(fill))
-        for each in (PLAIN + bytes(13), packet(self.mode, bytes(fill + 1)), PLAIN + longest[2:]):
+        for each in (
+            PLAIN + bytes(SHORTEST_PACKET[self.mode] - 1),
+            packet(self.mode, bytes(fill + 1)),
+            PLAIN + longest[2:],
+        ):
             self.device.inject(each)
         self.turn()
         self.assertEqual(client.heard(), longest)
+        self.device.inject(PLAIN + bytes(SHORTEST_PACKET[self.mode]))
+        self.turn()
+        self.assertEqual(len(client.heard()), SHORTEST_PACKET[self.mode] + 2)
 
     def test_refused_packets(self) -> None:
         """A packet that the kernel refuses is lost, no more, and does not count."""

@@ -15,7 +15,6 @@ from tunnels.vtun_server import (
     HANDSHAKE_LIMIT,
     KEEPALIVE_INTERVAL,
     KEEPALIVE_MISSES,
-    OUTPUT_LIMIT,
     SETTLING_LIMIT,
     Authenticated,
     Closed,
@@ -179,22 +178,19 @@ class SettlingTests(SynchronousTestCase):
     def test_first_packet(self) -> None:
         """No packet reaches the client before its own first one shows that its interface is up."""
         end = opened()
-        self.assertFalse(end.send(PACKET))
         self.assertEqual(end.receive(ECHO_REQUEST + ECHO_REPLY), [])
         self.assertFalse(end.carrying)
         self.assertEqual(end.take_output(), ECHO_REPLY)
         self.assertEqual(told(end.receive(framed(PACKET))), [[PACKET]])
         self.assertTrue(end.carrying)
-        self.assertTrue(end.send(PACKET))
-        self.assertEqual(end.take_output(), framed(PACKET))
 
     def test_time(self) -> None:
         """A client that has nothing to say gets packets after a short while."""
         end = opened()
         self.assertEqual(end.wait, SETTLING_LIMIT)
-        self.assertFalse(end.send(PACKET))
+        self.assertFalse(end.carrying)
         self.assertEqual(end.tick(), [])
-        self.assertTrue(end.send(PACKET))
+        self.assertTrue(end.carrying)
         self.assertEqual(end.wait, KEEPALIVE_INTERVAL)
 
 
@@ -213,37 +209,6 @@ class CarryingTests(SynchronousTestCase):
         self.assertEqual(told(end.receive(b"ef")), [[b"def"]])
         self.assertEqual(end.take_output(), b"")
 
-    def test_sent(self) -> None:
-        """Packets sent wait together, copied, until they are taken."""
-        end = carrying()
-        buffer = bytearray(PACKET)
-        self.assertTrue(end.send(memoryview(buffer)))
-        buffer[:] = bytes(20)
-        self.assertTrue(end.send(b"x" * LONGEST_PACKET))
-        output = end.take_output()
-        self.assertIsInstance(output, bytes)
-        self.assertEqual(output, b"\x00\x14" + PACKET + b"\x08\x64" + b"x" * LONGEST_PACKET)
-        self.assertEqual(end.take_output(), b"")
-
-    def test_unfit(self) -> None:
-        """What would end a stock client, because it is empty, too short for its mode or too long, is dropped."""
-        for mode, shortest in ((Mode.L3, 20), (Mode.L2, 14)):
-            end = carrying(mode)
-            for length in (0, shortest - 1, LONGEST_PACKET + 1, 65_535):
-                self.assertFalse(end.send(bytes(length)))
-            self.assertEqual(end.take_output(), b"")
-            self.assertTrue(end.send(bytes(shortest)))
-
-    def test_full(self) -> None:
-        """Packets are dropped while nobody takes them, so memory is bounded; then they flow again."""
-        end = carrying()
-        packet = bytes(1450)
-        while end.send(packet):
-            pass
-        self.assertFalse(any(end.send(packet) for _ in range(1000)))
-        self.assertLessEqual(len(end.take_output()), OUTPUT_LIMIT + LONGEST_PACKET + 2)
-        self.assertTrue(end.send(packet))
-
     def test_flood_of_echoes(self) -> None:
         """Any number of echo requests is owed one reply."""
         end = carrying()
@@ -256,15 +221,15 @@ class CarryingTests(SynchronousTestCase):
         end = carrying()
         self.assertEqual(told(end.receive(framed(PACKET) + ECHO_REQUEST + CLOSE + framed(PACKET))), [[PACKET], None])
         self.assertEqual(end.take_output(), b"")
-        self.assertFalse(end.send(PACKET))
+        self.assertFalse(end.carrying)
         self.assertEqual(end.receive(framed(PACKET)) + end.tick() + end.lost(), [])
 
     def test_farewell(self) -> None:
-        """The client is told when this end closes, after all packets for it."""
+        """The client is told when this end closes."""
         end = carrying()
-        end.send(PACKET)
         end.close()
-        self.assertEqual(end.take_output(), framed(PACKET) + CLOSE)
+        self.assertFalse(end.carrying)
+        self.assertEqual(end.take_output(), CLOSE)
 
     def test_bad_frame(self) -> None:
         """A frame that is none ends it; the packets before are delivered, the client is told."""
@@ -352,7 +317,7 @@ class AnythingTests(SynchronousTestCase):
         st.binary(max_size=300),
         st.sampled_from([HOST, CHAL, HOST + CHAL, CLOSE, ECHO_REQUEST, framed(PACKET), framed(b"x" * 2148)[:1000]]),
     )
-    calls = st.one_of(pieces, st.sampled_from(["tick", "open", "send", "take", "lost", "close"]))
+    calls = st.one_of(pieces, st.sampled_from(["tick", "open", "take", "lost", "close"]))
 
     @bounded
     @given(st.sampled_from([server, proved, opened, carrying]), st.lists(calls, max_size=30))
@@ -369,9 +334,6 @@ class AnythingTests(SynchronousTestCase):
                 except RuntimeError:
                     self.assertIs(begin, server)
                 new = []
-            elif call == "send":
-                end.send(PACKET)
-                new = []
             elif call == "take":
                 end.take_output()
                 new = []
@@ -384,7 +346,7 @@ class AnythingTests(SynchronousTestCase):
         self.assertLessEqual(len(ends), 1)
         self.assertEqual(ends, [event for event in events[-1:] if isinstance(event, Closed)])
         self.assertLessEqual(len([event for event in events if isinstance(event, Authenticated)]), 1)
-        self.assertLess(len(end.take_output()), 5 * 50 + 30 * (len(PACKET) + 2))
+        self.assertLess(len(end.take_output()), 5 * 50 + 30 * 2)
 
     @bounded
     @given(st.lists(st.integers(1, 120), min_size=1, max_size=8))
