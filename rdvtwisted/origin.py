@@ -1,4 +1,4 @@
-"""Where strangers come from: what counts as one address when they are counted."""
+"""Where somebody comes from: how an address is written, and what counts as one address when strangers are counted."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ from ipaddress import IPv6Address, IPv6Network
 
 #: Leading bits of an IPv6 address that stand for one site (RFC 6177): its hosts take addresses as they like.
 IPV6_SITE_BITS = 64
+
+
+def address_text(address: object) -> str:
+    """C{host:port} of an C{IAddress}, an IPv6 host in brackets; what it says of itself without a port."""
+    host, port = getattr(address, "host", None), getattr(address, "port", None)
+    if host is None or port is None:
+        return "" if address is None else str(address)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def origin(host: str) -> str:

@@ -49,6 +49,7 @@ class Entrance(Protocol):
 
     def connectionMade(self) -> None:
         """The client speaks first, and soon."""
+        self._visit.abort = self.transport.abortConnection
         limit = self._visit.visits.limits.handshake
         self._visit.within(limit, lambda: self._refuse(f"no TLS handshake within {limit:g} s"))
 

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from typing import cast
 
-from twisted.internet.interfaces import IAddress, IProtocol
+from twisted.internet.interfaces import IProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.tcp import Connection
 from twisted.protocols.tls import TLSMemoryBIOProtocol
@@ -27,12 +27,6 @@ UNACKNOWLEDGED_LIMIT = 15_000
 #: waits behind large ones on a slow line (TCP_NOTSENT_LOWAT of linux/tcp.h).
 UNSENT_LIMIT = 256 * 1024
 _TCP_NOTSENT_LOWAT = 25
-
-
-def address_text(address: IAddress | None) -> str:
-    """Host and port of a TCP address as text, C{192.0.2.1:443} or C{[2001:db8::1]:443}."""
-    host, port = getattr(address, "host", ""), getattr(address, "port", 0)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @implementer(ITunnelStream)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 
 from attrs import define, frozen
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 
-from rdvtwisted.adapters.front.stream import address_text
-from rdvtwisted.origin import origin
+from rdvtwisted.origin import address_text
+from rdvtwisted.vestibule import Vestibule
 
 #: C{refused(door, address, account, reason)}: L{rdvtwisted.interfaces.IReception.refused}.
 Refused = Callable[[str, str, str, str], None]
@@ -38,36 +37,30 @@ class Visits:
         self.limits = limits
         self._clock = clock
         self._refused = refused
-        self._hosts: Counter[str] = Counter()
-        self._count = 0
+        self._vestibule = Vestibule(
+            limits.visits,
+            limits.visits_per_address,
+            "too many connections have not shown what they are",
+            clock,
+            refused,
+        )
 
     def begin(self, address: IAddress | None) -> Visit | None:
-        """Take somebody in; L{None} if there are too many, which is reported."""
-        host = origin(str(getattr(address, "host", "")))
-        text = address_text(address)
-        if self._count >= self.limits.visits:
-            self.report(text, "too many connections")
-            return None
-        if self._hosts[host] >= self.limits.visits_per_address:
-            self.report(text, "too many connections from this address")
-            return None
-        self._count += 1
-        self._hosts[host] += 1
-        return Visit(self, self._clock, host, text)
+        """Take somebody in; L{None} if there are too many from there."""
+        visit = Visit(self, self._clock, address_text(address))
+        host = str(getattr(address, "host", ""))
+        return visit if self._vestibule.enter(visit, DOOR, host, visit.put_out) else None
 
-    def end(self, host: str) -> None:
-        """Somebody who came from there is through, or gone."""
-        self._count -= 1
-        self._hosts[host] -= 1
-        if not self._hosts[host]:
-            del self._hosts[host]
+    def end(self, visit: Visit) -> None:
+        """Somebody is through, or gone."""
+        self._vestibule.leave(visit)
 
     def report(self, address: str, reason: str) -> None:
         """Somebody is refused."""
         self._refused(DOOR, address, "", reason)
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._vestibule)
 
 
 @define(eq=False)
@@ -76,9 +69,10 @@ class Visit:
 
     visits: Visits
     _clock: IReactorTime
-    _host: str
     #: Host and port, as text.
     address: str
+    #: Closes the connection, once there is one.
+    abort: Callable[[], None] = lambda: None
     _timer: IDelayedCall | None = None
     _over: bool = False
 
@@ -92,7 +86,12 @@ class Visit:
         self._stop_timer()
         if not self._over:
             self._over = True
-            self.visits.end(self._host)
+            self.visits.end(self)
+
+    def put_out(self) -> None:
+        """Others have come, and this one had the most time to show what it is: cut it off."""
+        self.end()
+        self.abort()
 
     def refuse(self, reason: str) -> None:
         """End it with a log line; nothing after the end."""

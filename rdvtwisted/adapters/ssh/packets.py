@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.conch.ssh import transport as conch
-from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.logger import ILogObserver, LogEvent, Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -20,6 +20,7 @@ from rdvtwisted.adapters.ssh import ciphers, identification
 from rdvtwisted.adapters.ssh.settings import LineSettings
 from rdvtwisted.adapters.ssh.wire import Octets, Reader, string, uint32
 from rdvtwisted.errors import ProtocolError
+from rdvtwisted.origin import address_text
 
 #: Bytes of the largest packet we take: from a stranger (RFC 4253, section 6.1, asks for 35,000), and afterwards.
 STRANGER_PACKET = 40_000
@@ -33,14 +34,6 @@ _SEQUENCE_MASK = 0xFFFFFFFF
 _NUMBERS = tuple(bytes((number,)) for number in range(256))
 #: Messages from this number on are for services (RFC 4251, section 7).
 _FIRST_OF_SERVICES = 50
-
-
-def address_text(address: IAddress) -> str:
-    """C{host:port}, an IPv6 host in brackets; whatever the address says of itself if it has no port."""
-    host, port = getattr(address, "host", None), getattr(address, "port", None)
-    if host is None or port is None:
-        return str(address)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @implementer(ILogObserver)

@@ -21,19 +21,17 @@ from rdvtwisted.adapters.ssh import algorithms
 from rdvtwisted.adapters.ssh.authentication import Authentication
 from rdvtwisted.adapters.ssh.hostkeys import HostKeys
 from rdvtwisted.adapters.ssh.liveness import Liveness
-from rdvtwisted.adapters.ssh.packets import address_text
 from rdvtwisted.adapters.ssh.service import ServerConnection
 from rdvtwisted.adapters.ssh.session import ShellOpener
 from rdvtwisted.adapters.ssh.settings import ServerSettings
 from rdvtwisted.adapters.ssh.signatures import public_key
 from rdvtwisted.adapters.ssh.transport import SecureTransport
-from rdvtwisted.adapters.ssh.vestibule import Vestibule
 from rdvtwisted.adapters.ssh.wire import Reader, string
 from rdvtwisted.interfaces import IDesk, ILine, IReception
+from rdvtwisted.origin import address_text
 from rdvtwisted.values import Device, PublicKey
+from rdvtwisted.vestibule import Vestibule
 
-#: Seconds between two log lines about connections turned away for want of room.
-CROWDED_SECONDS = 10.0
 #: Seconds after which a device's desk hears again that it is alive.
 HEARD_SECONDS = 1.0
 #: Characters of an account's name that are logged.
@@ -55,13 +53,12 @@ class ServerTransport(SecureTransport, conch.SSHServerTransport):
     _ended_here = False
     _told_at = 0.0
 
-    def __init__(self, server: SSHServer, door: str, host: str) -> None:
+    def __init__(self, server: SSHServer, door: str) -> None:
         super().__init__(server.settings, server.clock, algorithms.offer(server.settings.legacy_algorithms))
         self.supportedPublicKeys = list(server.host_key_algorithms)
         self.server = server
         self.reception = server.reception
         self.door = door
-        self.host = host
         self.address = ""
         self._login_limit: IDelayedCall | None = None
 
@@ -103,8 +100,7 @@ class ServerTransport(SecureTransport, conch.SSHServerTransport):
             super().tell(reason)
 
     def put_out(self) -> None:
-        """Others have come, and this one had the most time to log in: cut it off. Many such make one log line."""
-        self.server.turned_away(self.door, self.host)
+        """Others have come, and this one had the most time to log in: cut it off."""
         self.transport.abortConnection()
 
     def _end_of_login(self) -> None:
@@ -204,9 +200,8 @@ class DoorFactory(SSHFactory):
     def buildProtocol(self, addr: IAddress | None) -> ServerTransport | None:  # type: ignore[override]
         """A connection for whoever comes from C{addr}, or L{None} if too many strangers are here already."""
         host = getattr(addr, "host", "")
-        line = ServerTransport(self.server, self.door, host)
-        if not self.server.vestibule.enter(line, host, line.put_out):
-            self.server.turned_away(self.door, host)
+        line = ServerTransport(self.server, self.door)
+        if not self.server.vestibule.enter(line, self.door, host, line.put_out):
             return None
         line.factory = self
         return line
@@ -234,12 +229,16 @@ class SSHServer:
     public_keys: dict[bytes, Key] = field(factory=dict, init=False)
     host_key_algorithms: tuple[bytes, ...] = field(init=False)
     _all_gone: list[Deferred[None]] = field(factory=list, init=False)
-    _turned_away: int = field(default=0, init=False)
-    _told_crowded_at: float = field(default=float("-inf"), init=False)
     log = Logger()
 
     def __attrs_post_init__(self) -> None:
-        self.vestibule = Vestibule(self.settings.strangers, self.settings.strangers_per_address)
+        self.vestibule = Vestibule(
+            self.settings.strangers,
+            self.settings.strangers_per_address,
+            "too many connections have not logged in",
+            self.clock,
+            self.reception.refused,
+        )
         for private in self.host_keys.keys:
             kind = public_key(private).algorithm.encode()
             self.private_keys[kind] = Key(private)
@@ -273,14 +272,3 @@ class SSHServer:
             waiting, self._all_gone = self._all_gone, []
             for deferred in waiting:
                 deferred.callback(None)
-
-    def turned_away(self, door: str, host: str) -> None:
-        """There was no room for somebody; many such make one line, lest a flood fills the log as well."""
-        self._turned_away += 1
-        now = self.clock.seconds()
-        if now - self._told_crowded_at < CROWDED_SECONDS:
-            return
-        self._told_crowded_at = now
-        count, self._turned_away = self._turned_away, 0
-        others = f", {count - 1} others were turned away before" if count > 1 else ""
-        self.reception.refused(door, host, "", f"too many connections have not logged in{others}")

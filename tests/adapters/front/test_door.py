@@ -21,9 +21,13 @@ from rdvtwisted.adapters.front.authority import Authority
 from rdvtwisted.adapters.front.door import Door
 from rdvtwisted.adapters.front.inside import Inside
 from rdvtwisted.adapters.front.turnstile import LINE_LIMIT, Turnstile
-from rdvtwisted.adapters.front.visit import Limits, origin
+from rdvtwisted.adapters.front.visit import Limits
 from rdvtwisted.interfaces import ITicketOffice, ITunnelSeat
+from rdvtwisted.origin import origin
 from tests.adapters.front.clients import Identity, Office, Seat, TLSClient, Wire, converse
+
+#: What is told of those for whom there is no room.
+CROWDED = "too many connections have not shown what they are"
 
 
 class Greeter(Protocol):
@@ -374,14 +378,15 @@ class RefusalTests(DoorTestCase):
         wire = self.arrive()
         wire.lose()
         self.assertEqual((self.refusals, len(self.door.visits)), ([], 0))
-        self.assertEqual(dict(self.door.visits._hosts), {})
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.arrive()
+        self.arrive()
+        self.assertEqual(len(self.door.visits), 2)
 
     def test_too_many_from_one_address(self) -> None:
         """One address gets so many unfinished connections and no more; others are not touched."""
         wires = [self.arrive(), self.arrive()]
         self.assertIsNone(self.door.buildProtocol(wires[0].getPeer()))
-        self.assertEqual(self.refusals, [("tls", "192.0.2.1:40000", "", "too many connections from this address")])
+        self.assertEqual(self.refusals, [("tls", "192.0.2.1", "", CROWDED)])
         self.arrive("192.0.2.2")
         wires[0].lose()
         self.arrive()
@@ -395,7 +400,7 @@ class RefusalTests(DoorTestCase):
         for host in ("2001:db8::1", "2001:db8::2"):
             self.arrive(host)
         self.assertIsNone(self.door.buildProtocol(Wire("2001:db8::3").getPeer()))
-        self.assertEqual(self.refusals[0][1], "[2001:db8::3]:40000")
+        self.assertEqual(self.refusals[0][1], "2001:db8::3")
 
     def test_log(self) -> None:
         """A refusal is told once, to the server, whose log has a line for it; what a client sent in it is data."""
@@ -405,13 +410,44 @@ class RefusalTests(DoorTestCase):
         self.assertEqual(self.refusals, [("tls", "192.0.2.1:40000", "", "nothing here speaks '{secret}\\n'")])
 
     def test_too_many(self) -> None:
-        """All together get so many; a connection that is through does not count."""
-        first = TLSClient("ssh")
-        self.connect(first)
-        for host in range(1, 5):
+        """All together get so many; a connection that is through does not count. Then the oldest has to go."""
+        through = TLSClient("ssh")
+        self.connect(through)
+        wires = [self.arrive(f"192.0.2.{host}") for host in range(1, 5)]
+        self.assertEqual(len(self.door.visits), 4)
+        newcomer = TLSClient("ssh")
+        self.connect(newcomer)
+        self.assertEqual(newcomer.received, b"SSH-2.0-test\r\n")
+        for each in wires:
+            each.settle()
+        self.assertEqual([wire.connected for wire in wires], [False, True, True, True])
+        self.assertEqual(self.refusals, [("tls", "192.0.2.1", "", CROWDED)])
+
+    def test_flood(self) -> None:
+        """However many silent connections come, who comes to speak gets through at once; the log stays short."""
+        for host in range(100):
+            self.arrive(f"198.51.100.{host}")
+            client = TLSClient("ssh")
+            self.connect(client)
+            self.assertTrue(client.shaken)
+        self.assertEqual(len(self.refusals), 1)
+        # One place is that of the last who has spoken.
+        self.assertEqual(len(self.door.visits), self.limits.visits - 1)
+        self.clock.advance(self.limits.handshake)
+        self.assertEqual((len(self.door.visits), self.clock.getDelayedCalls()), (0, []))
+        for refusal in self.refusals[1:]:
+            self.assertIn("no TLS handshake", refusal[3])
+
+    def test_put_out_at_its_ticket(self) -> None:
+        """Who has shaken hands and shows no ticket has to make room too, and its end is not told twice."""
+        identity = Identity()
+        tunnel = TLSClient("rdv-tunnel/1", identity=identity)
+        wire = self.connect(tunnel)
+        for host in range(2, 6):
             self.arrive(f"192.0.2.{host}")
-        self.assertIsNone(self.door.buildProtocol(Wire("192.0.2.9").getPeer()))
-        self.assertEqual(self.refusals, [("tls", "192.0.2.9:40000", "", "too many connections")])
+        wire.settle()
+        self.assertFalse(wire.connected)
+        self.assertEqual(self.refusals, [("tls", "192.0.2.1", "", CROWDED)])
 
 
 class TunnelTests(DoorTestCase):

@@ -13,12 +13,12 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from rdvtwisted.adapters.ssh.server import CROWDED_SECONDS
 from rdvtwisted.adapters.ssh.settings import ClientSettings, ServerSettings
 from rdvtwisted.adapters.ssh.signatures import PrivateKey, public_key, sign
 from rdvtwisted.adapters.ssh.transport import LARGEST_PACKET
 from rdvtwisted.adapters.ssh.wire import boolean, string
 from rdvtwisted.errors import KeyRejected
+from rdvtwisted.vestibule import CROWDED_SECONDS
 from tests.adapters.ssh.world import ECDSA, ED25519, RSA, STRANGER, Puppet, World
 
 FAILURE = (MSG_USERAUTH_FAILURE, string(b"publickey") + boolean(False))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from twisted.conch.ssh import connection as numbers
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import LogLevel, globalLogPublisher
 from zope.interface.verify import verifyObject
 
 from rdvtwisted.adapters.eventlog import EventLog
-from rdvtwisted.adapters.ssh.packets import address_text
 from rdvtwisted.adapters.ssh.wire import boolean, string
 from rdvtwisted.errors import ConnectionLost, LanAddressMissing
 from rdvtwisted.events import EntryRefused
@@ -210,12 +209,6 @@ class DoorTests(World):
         self.assertFalse(factory.noisy)
         self.assertIsNotNone(factory.buildProtocol(UNIXAddress("/nowhere")))
         self.assertIsNotNone(factory.buildProtocol(None))
-
-    def test_addresses(self) -> None:
-        """Addresses are written so that one can read them."""
-        self.assertEqual(address_text(IPv4Address("TCP", "192.0.2.1", 22)), "192.0.2.1:22")
-        self.assertEqual(address_text(IPv6Address("TCP", "2001:db8::1", 22)), "[2001:db8::1]:22")
-        self.assertIn("nowhere", address_text(UNIXAddress("/nowhere")))
 
 
 class LogTests(World):

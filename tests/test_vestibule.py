@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from rdvtwisted.adapters.ssh.vestibule import Vestibule
-from rdvtwisted.origin import origin
+from rdvtwisted.origin import address_text, origin
+from rdvtwisted.vestibule import CROWDED_SECONDS, Vestibule
 
 
 class VestibuleTests(SynchronousTestCase):
@@ -14,14 +16,22 @@ class VestibuleTests(SynchronousTestCase):
     def setUp(self) -> None:
         """Nobody was put out yet."""
         self.out: list[str] = []
+        self.reports: list[tuple[str, str, str, str]] = []
+        self.clock = Clock()
+
+    def vestibule(self, places: int, places_per_origin: int) -> Vestibule:
+        """One with so many places."""
+        return Vestibule(
+            places, places_per_origin, "too many here", self.clock, lambda *report: self.reports.append(report)
+        )
 
     def enter(self, vestibule: Vestibule, name: str, host: str) -> bool:
         """A stranger of this name comes."""
-        return vestibule.enter(name, host, lambda: self.out.append(name))
+        return vestibule.enter(name, "ssh", host, lambda: self.out.append(name))
 
     def test_per_origin(self) -> None:
         """One address cannot take all places, and gets its own back."""
-        vestibule = Vestibule(10, 2)
+        vestibule = self.vestibule(10, 2)
         self.assertEqual([self.enter(vestibule, f"a{n}", "a") for n in range(3)], [True, True, False])
         self.assertTrue(self.enter(vestibule, "b", "b"))
         vestibule.leave("a0")
@@ -31,7 +41,7 @@ class VestibuleTests(SynchronousTestCase):
 
     def test_oldest_of_the_busiest_makes_room(self) -> None:
         """When all places are taken the busiest origin loses its oldest, and the newcomer gets in."""
-        vestibule = Vestibule(4, 2)
+        vestibule = self.vestibule(4, 2)
         for name, host in (("c", "c"), ("a0", "a"), ("a1", "a"), ("b", "b")):
             self.enter(vestibule, name, host)
         self.assertTrue(self.enter(vestibule, "d", "d"))
@@ -41,10 +51,28 @@ class VestibuleTests(SynchronousTestCase):
 
     def test_flood(self) -> None:
         """However many say nothing, there is room for the next one, and never more than the places."""
-        vestibule = Vestibule(64, 8)
+        vestibule = self.vestibule(64, 8)
         for number in range(1000):
             self.assertTrue(self.enter(vestibule, str(number), f"host{number}"))
         self.assertEqual((len(vestibule), len(self.out)), (64, 936))
+
+    def test_reports(self) -> None:
+        """However many are turned away, there is a report now and then, and it tells how many there were."""
+        vestibule = self.vestibule(2, 1)
+        for number in range(100):
+            self.enter(vestibule, str(number), f"host{number}")
+        self.enter(vestibule, "again", "host99")
+        self.assertEqual(self.reports, [("ssh", "host0", "", "too many here")])
+        self.clock.advance(CROWDED_SECONDS)
+        self.enter(vestibule, "again", "host99")
+        self.assertEqual(self.reports[1:], [("ssh", "host99", "", "too many here, 98 others were turned away before")])
+
+    def test_addresses(self) -> None:
+        """Addresses are written so that one can read them."""
+        self.assertEqual(address_text(IPv4Address("TCP", "192.0.2.1", 22)), "192.0.2.1:22")
+        self.assertEqual(address_text(IPv6Address("TCP", "2001:db8::1", 22)), "[2001:db8::1]:22")
+        self.assertIn("nowhere", address_text(UNIXAddress("/nowhere")))
+        self.assertEqual(address_text(None), "")
 
     def test_origins(self) -> None:
         """An IPv6 site is one origin, and so is an IPv4 host however it is written."""
