@@ -158,7 +158,7 @@ class Deployment:
         id = master_id(engineer)
         choice = ["--backend", backend] if backend is not None else []
         where = ["--onsite", onsite_id(site), "--tunnel-mode", mode, "--extremity", EXTREMITY]
-        self._report(id).unlink(missing_ok=True)
+        self.forget(id)
         host = f"master{site_suffix(engineer)}"
         process = self.twistd(host, "master-dev", *self.options(id), *where, *choice, *options)
         self.masters[engineer] = process
@@ -166,7 +166,7 @@ class Deployment:
 
     def start_command(self, *options: str) -> LabProcess:
         """Start the operator's plain command on the master, with these options only besides what every device needs."""
-        self._report(MASTER).unlink(missing_ok=True)
+        self.forget(MASTER)
         argv = [str(PROGRAMS / "rdv-master"), *self.options(MASTER), *options]
         self.master = self.lab.start("master", argv, env=self.environment("master"))
         return self.master
@@ -226,6 +226,10 @@ class Deployment:
         door = ["--with-tls"] if self.door == "tls" else []
         files = ["--state-dir", str(self.state(id)), "--report", str(self._report(id))]
         return ["--username", id, "--rdv-server", server, *door, *files]
+
+    def forget(self, id: str) -> None:
+        """Begin the reports of a device anew."""
+        self._report(id).unlink(missing_ok=True)
 
     # Inside
 

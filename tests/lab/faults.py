@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
+from itertools import product
 from random import Random
 from selectors import EVENT_READ, DefaultSelector
 from typing import Any
@@ -34,8 +35,8 @@ LANES = 2
 CYCLES = 40
 """By default."""
 
-WARMING = 2
-"""Sessions of each mode after which a service has imported and cached what it ever will."""
+BACKENDS = ("tls", "tls", "vtun", "stunnel")
+"""What carries the sessions, as often as they stand here."""
 
 L2_SHARE = 0.25
 """Which part of the sessions is bridged."""
@@ -69,12 +70,14 @@ class Lane:
         fault, rng = planned(self._seed, number, self._kinds)
         phase = rng.choice(fault.phases)
         mode = "L2" if rng.random() < L2_SHARE else "L3"
-        told: dict[str, Any] = {"cycle": number, "kind": fault.name, "phase": phase, "mode": mode, "stuck": False}
+        backend = rng.choice([name for name in BACKENDS if name in fault.backends])
+        told: dict[str, Any] = {"cycle": number, "kind": fault.name, "phase": phase, "stuck": False}
+        told["session"] = f"{backend} {mode}"
         began = time.monotonic()
         try:
             stage, judge = self._ready()
             began = time.monotonic()
-            play = Play(stage, judge, rng, phase, mode)
+            play = Play(stage, judge, rng, phase, mode, backend, fault.terminal)
             play.begin()
             fault.act(play)
             play.settle()
@@ -98,19 +101,21 @@ class Lane:
             states = [self._stage.deployment.state(account) for account in ACCOUNTS]
             self._judge = Judge(self._stage.lab, self._stage.deployment, [onsite_id()], states)
             self._judge.learn()
-            for mode in ("L3", "L2") * WARMING:
-                warming = Play(self._stage, self._judge, Random(0), TRAFFIC, mode)
+            for mode, backend in product(("L3", "L2"), dict.fromkeys(BACKENDS)):
+                warming = Play(self._stage, self._judge, Random(0), TRAFFIC, mode, backend)
                 warming.begin()
                 warming.goes_on()
                 warming.stop()
-                require_none(self._judge.left, 5.0, "a session to leave nothing")
+                require_none(self._judge.network, 5.0, "a session to leave nothing")
             require_none(self._judge.registry, 5.0, "everybody to be free")
             self._judge.learn()
         return self._stage, self._judge
 
     def _show(self, told: dict[str, Any]) -> None:
         write = sys.stderr.write
-        write(f"\ncycle {told['cycle']}: {told['kind']} in {told['phase']}, {told['mode']}: STUCK\n{told['error']}\n")
+        write(
+            f"\ncycle {told['cycle']}: {told['kind']} in {told['phase']}, {told['session']}: STUCK\n{told['error']}\n"
+        )
         for name, log in self._stage.deployment.logs() if self._stage is not None else ():
             write(f"\n{name}, the end of its log:\n{tail(log, LOG_LINES)}\n")
         sys.stderr.flush()
@@ -179,7 +184,7 @@ class Lanes:
                 "cycle": number,
                 "kind": "lane",
                 "phase": "",
-                "mode": "",
+                "session": "",
                 "stuck": True,
                 "error": why,
                 "seconds": 0.0,
@@ -274,7 +279,7 @@ def _play(options: argparse.Namespace, seed: int) -> int:
         outcome = "STUCK" if told["stuck"] else f"recovered in {told['recovery_s']:.2f} s"
         if told.get("noticed_s") is not None:
             outcome = f"noticed in {told['noticed_s']:.1f} s, {outcome}"
-        where = f"{told['kind']} in {told['phase']}, {told['mode']}"
+        where = f"{told['kind']} in {told['phase']}, {told['session']}"
         sys.stderr.write(f"{len(results)}/{options.cycles}  cycle {told['cycle']}: {where}: {outcome}\n")
         sys.stderr.flush()
     document = summary(seed, results, time.monotonic() - began)

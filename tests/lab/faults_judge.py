@@ -22,7 +22,7 @@ from tests.lab.processes import LabProcess
 from tests.lab.size import Size
 from tests.lab.snapshot import Snapshot
 
-HOSTS = ("server", "onsite", "onsite2", "master", "pc")
+HOSTS = ("server", "onsite", "onsite2", "master", "master2", "pc")
 """Whose network settings, processes and files are looked at."""
 
 GROWTH_BYTES = 24_000_000

@@ -8,7 +8,9 @@ from functools import partial
 
 from attrs import frozen
 
-from tests.lab.faults_play import BUILDING, CLOSING, IDLE, OPENING, PHASES, TRAFFIC, Play
+from tests.lab.deployment import END_SECONDS, MASTER, SESSION_SECONDS, master_id, onsite_id
+from tests.lab.faults_play import BUILDING, CLOSING, IDLE, OPENING, PHASES, TRAFFIC, Play, Stuck, until
+from tests.lab.scene import BACK_SECONDS
 
 SESSION = (BUILDING, TRAFFIC, CLOSING)
 """Phases in which there is a session."""
@@ -37,12 +39,16 @@ class Fault:
     @ivar phases: when it can happen.
     @ivar act: lets it happen, and sees to what it has broken; what must be true when it returns, L{Play.settle} says.
     @ivar weight: how often it comes up, compared with others.
+    @ivar backends: with what sessions it can happen.
+    @ivar terminal: the master is to be in a terminal window.
     """
 
     name: str
     phases: tuple[str, ...]
     act: Callable[[Play], None]
     weight: int = 2
+    backends: tuple[str, ...] = ("tls", "vtun", "stunnel")
+    terminal: bool = False
 
 
 # Processes that end
@@ -139,6 +145,68 @@ def _jump(host: str, play: Play) -> None:
     play.goes_on()
 
 
+# Devices and operators
+
+
+def _hang_up(play: Play) -> None:
+    """The operator closes the terminal window of his session."""
+    commands = play.programs("master", "rdv-master")
+    play.end("master", signal.SIGKILL)
+    play.gone(commands)
+
+
+def _be_two_masters(play: Play) -> None:
+    """Another engineer wants the same onsite: while it is taken he is refused, and harms nobody."""
+    second = play.stage.deployment.start_master(play.mode, play.backend, engineer=2)
+    had = play.ended_or_up(second, master_id(2))
+    if play.phase == TRAFFIC and (had or second.poll() != 1):
+        raise Stuck(f"a second master was not refused, but ended with status {second.poll()}")
+    play.lifted()
+    play.goes_on()
+
+
+def _be_the_same_master(play: Play) -> None:
+    """The same master selects the same onsite from another machine: the newer session counts, and works."""
+    second = play.stage.deployment.start_copy("master2", MASTER, *play.wish)
+    until(lambda: play.master.poll() is not None, SESSION_SECONDS, "the older master to be out of its session")
+    play.lifted()
+    until(lambda: [each["state"] for each in play.stage.sessions()] == ["up"], BACK_SECONDS, "the newer session")
+    if second.stop(signal.SIGINT, END_SECONDS) != 0:
+        raise Stuck("the newer session did not end in order")
+
+
+def _be_two_onsites(play: Play) -> None:
+    """A copy of the onsite is here, too; when it has gone, the onsite is back."""
+    twin = play.stage.deployment.start_copy("onsite2", onsite_id(), "--interface", "eth0")
+    play.pause(0.3, 2.0)
+    twin.stop(play.rng.choice([signal.SIGTERM, signal.SIGKILL]), END_SECONDS)
+    play.lifted()
+
+
+def _start_twice(play: Play) -> None:
+    """The onsite's program is started once more on the same machine: it is refused, and disturbs nobody."""
+    first = play.onsite
+    second = play.stage.deployment.begin_onsite()
+    play.stage.deployment.onsites[1] = first
+    play.pause(0.5, 1.5)
+    second.stop(signal.SIGTERM, END_SECONDS)
+    play.lifted()
+    play.goes_on()
+
+
+def _kill_gluer(play: Play) -> None:
+    """The process ends that makes the namespaces of sessions: what there is goes on, and there is another one."""
+    play.kill(play.programs("server", "network.gluer"))
+    play.pause(0.0, 0.5)
+    play.goes_on()
+
+
+def _kill_program(name: str, word: str, play: Play) -> None:
+    """A stock program ends that carries a device's tunnel: the session is over at once, for both."""
+    play.kill(play.programs(name, word))
+    play.is_over()
+
+
 def _each(kind: str, act: Callable[..., None], names: dict[str, tuple[str, ...]], weight: int = 2) -> list[Fault]:
     return [Fault(f"{kind}-{name}", phases, partial(act, name), weight) for name, phases in names.items()]
 
@@ -160,6 +228,16 @@ FAULTS: tuple[Fault, ...] = (
     Fault("disk-onsite", PHASES, partial(_fill_disk, "onsite", "rpi1100")),
     Fault("disk-master", MASTERS, partial(_fill_disk, "master", "rpi1101"), 1),
     *_each("clock", _jump, _ALL),
+    Fault("hangup-master", MASTERS, _hang_up, terminal=True),
+    Fault("two-masters", (IDLE, *MASTERS), _be_two_masters),
+    Fault("same-master", (TRAFFIC,), _be_the_same_master),
+    Fault("two-onsites", PHASES, _be_two_onsites),
+    Fault("onsite-twice", PHASES, _start_twice, 1),
+    Fault("kill-gluer", PHASES, _kill_gluer),
+    Fault("kill-vtund-onsite", (TRAFFIC,), partial(_kill_program, "onsite", "vtund"), backends=("vtun",)),
+    Fault("kill-vtund-master", (TRAFFIC,), partial(_kill_program, "master", "vtund"), backends=("vtun",)),
+    Fault("kill-stunnel-onsite", (TRAFFIC,), partial(_kill_program, "onsite", "stunnel"), backends=("stunnel",)),
+    Fault("kill-stunnel-master", (TRAFFIC,), partial(_kill_program, "master", "stunnel"), backends=("stunnel",)),
 )
 """Every kind of fault."""
 

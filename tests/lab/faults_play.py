@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from random import Random
 
 from attrs import define, field
 
-from tests.lab.deployment import END_SECONDS, MASTER, SESSION_SECONDS, onsite_id
-from tests.lab.faults_judge import Judge
+from tests.lab.deployment import END_SECONDS, EXTREMITY, MASTER, SESSION_SECONDS, onsite_id
+from tests.lab.faults_judge import Judge, descendants, table
 from tests.lab.faults_stage import DEVICES_SILENCE_SECONDS, GUEST, Stage
 from tests.lab.processes import LabError, LabProcess
 from tests.lab.scene import BACK_SECONDS
@@ -79,6 +81,8 @@ class Play:
     @ivar rng: decides what is left to chance.
     @ivar phase: one of L{PHASES}.
     @ivar mode: the session's.
+    @ivar backend: the master's choice.
+    @ivar terminal: the operator has the plain command in a terminal window.
     @ivar noticed: seconds that it took until a silent fault was noticed; C{None} if there was none.
     @ivar recovered: seconds from when the cause had gone until all was as it should be.
     """
@@ -88,6 +92,8 @@ class Play:
     rng: Random
     phase: str
     mode: str = "L3"
+    backend: str = "tls"
+    terminal: bool = False
     noticed: float | None = None
     recovered: float = 0.0
     _struck_at: float = 0.0
@@ -122,7 +128,16 @@ class Play:
 
     def start_master(self) -> LabProcess:
         """Have the master open a session."""
-        return self.stage.deployment.start_master(self.mode)
+        deployment = self.stage.deployment
+        if not self.terminal:
+            return deployment.start_master(self.mode, self.backend)
+        return deployment.start_in_terminal(*self.wish)
+
+    @property
+    def wish(self) -> tuple[str, ...]:
+        """The options of a master that say what this session is to be."""
+        words = ("--onsite", onsite_id(), "--extremity", EXTREMITY)
+        return (*words, "--tunnel-mode", self.mode, "--backend", self.backend)
 
     def join_lan(self, here: bool) -> None:
         """The PC takes an address in the customer's LAN, for mode L2, or gives it back."""
@@ -130,6 +145,16 @@ class Play:
         self.stage.lab.run("pc", ["ip", "address", verb, GUEST, "dev", "eth0"])
 
     # Who
+
+    def programs(self, name: str, word: str) -> list[int]:
+        """What a service has started whose command line has a word in it."""
+        return [each.pid for each in descendants(table(), self.process(name).pid) if word in each.command]
+
+    def kill(self, pids: Sequence[int]) -> None:
+        """End processes that a service has started, by SIGKILL; those that have ended are left alone."""
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     @property
     def server(self) -> LabProcess:
@@ -216,6 +241,23 @@ class Play:
         before = arrivals()
         until(lambda: arrivals() > before, UNLISTED_SECONDS, f"{onsite_id()} to come anew")
         self.noticed = time.monotonic() - self._struck_at
+
+    def gone(self, pids: Sequence[int]) -> None:
+        """These processes end by themselves."""
+        until(lambda: not set(pids) & set(table()), END_SECONDS, f"processes {list(pids)} to end")
+
+    def ended_or_up(self, master: LabProcess, id: str) -> bool:
+        """Another master ends, or has its session and is made to end it; whether it had one."""
+
+        def up() -> bool:
+            return any(record["event"] == "up" for record in self.stage.deployment.records(id))
+
+        until(lambda: master.poll() is not None or up(), SESSION_SECONDS, f"{id} to end, or to have its session")
+        if master.poll() is not None:
+            return False
+        if master.stop(signal.SIGINT, END_SECONDS) != 0:
+            raise Stuck(f"{id} did not end its session in order")
+        return True
 
     # After
 

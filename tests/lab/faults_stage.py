@@ -11,15 +11,17 @@ import ctypes
 import os
 import shutil
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from rdvtwisted.errors import RDVError
-from tests.lab.deployment import MASTER, Deployment, master_id, onsite_id
+from tests.lab.deployment import MASTER, PROGRAMS, Deployment, master_id, onsite_id
 from tests.lab.lab import Lab
 from tests.lab.namespaces import command
 from tests.lab.private import abandoned
+from tests.lab.processes import LabProcess
 from tests.lab.topology import CUSTOMER_LAN
 
 PREFIX = "rdvf"
@@ -46,8 +48,9 @@ IDLE_SECONDS, ANSWER_SECONDS = 4.0, 3.0
 DEVICES_SILENCE_SECONDS = 9.0
 """Setting of the devices here: how long they believe in a silent server outside of a session."""
 
-_SKEW = Path(__file__).parent / "skew"
-_CHECKOUT = Path(__file__).parents[2]
+_HERE = Path(__file__).parent
+_CHECKOUT = _HERE.parents[1]
+_SKEW = _HERE / "skew"
 _DISKS = Path("/var/tmp")
 _DISK_PREFIX = "rdvdisk-"
 _MNT_DETACH = 2
@@ -142,6 +145,24 @@ class FaultDeployment(Deployment):
             "RDV_SERVER_SSH_KEEPALIVE_IDLE": str(IDLE_SECONDS),
             "RDV_SERVER_SSH_KEEPALIVE_ANSWER": str(ANSWER_SECONDS),
         }
+
+    def start_in_terminal(self, *options: str) -> LabProcess:
+        """Start the operator's plain command on the master in a terminal window: this process, as long as it runs."""
+        self.forget(MASTER)
+        words = [str(PROGRAMS / "rdv-master"), *self.options(MASTER), *options]
+        argv = [sys.executable, "-B", str(_HERE / "terminal.py"), *words]
+        self.master = self.lab.start("master", argv, env=self.environment("master"))
+        return self.master
+
+    def start_copy(self, host: str, id: str, *options: str) -> LabProcess:
+        """Start a device on another host by a copy of a device's files: nobody can tell the two apart."""
+        copy = self.directory / f"copy-of-{id}"
+        shutil.copytree(self.state(id), copy, dirs_exist_ok=True)
+        plugin = "master-dev" if id == MASTER else "onsite-dev"
+        words = self.options(id)
+        words[words.index("--state-dir") + 1] = str(copy)
+        words[words.index("--report") + 1] = str(copy / "reports")
+        return self.twistd(host, plugin, *words, *options)
 
     def options(self, id: str) -> list[str]:
         """The options that both kinds of devices have."""
