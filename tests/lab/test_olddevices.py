@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
-from tests.lab.deployment import END_SECONDS, MASTER, onsite_id
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.lab.deployment import DOORS, END_SECONDS, MASTER, START_SECONDS, Deployment, onsite_id
 from tests.lab.oldworld import END_SECONDS as SCRIPT_SECONDS
 from tests.lab.oldworld import OldDevice, start_stunnel
+from tests.lab.private import built_for
 from tests.lab.processes import eventually, tail
 from tests.lab.programs import OLD_PROGRAMS, PROGRAMS, obstacles
 from tests.lab.scene import BACK_SECONDS, Scene, SceneTestCase
@@ -133,6 +136,8 @@ class OldDevicesTestCase(SceneTestCase):
         finally:
             self.lab.run("pc", ["ip", "address", "del", GUEST, "dev", "eth0"], check=True)
             self.lab.run("pc", ["ip", "link", "set", "eth0", "mtu", "1500"], check=True)
+            # Another customer's machines have the same addresses and other hardware.
+            self.lab.run("pc", ["ip", "neigh", "flush", "dev", "eth0"], check=True)
 
     def second_port(self) -> str:
         """
@@ -417,31 +422,45 @@ class EndTests(OldDevicesTestCase):
         self.assertEqual(counts[-1], counts[0], counts)
 
 
-class AgedTests(OldDevicesTestCase):
-    """A device whose OpenSSH is as old as its scripts."""
+class AgedTests(SynchronousTestCase):
+    """Devices whose OpenSSH is as old as their scripts."""
 
-    ID = "rpi1203"
+    skip = obstacles([*PROGRAMS, *OLD_PROGRAMS])
 
     AGED = (
-        "KexAlgorithms=ecdh-sha2-nistp256",
-        "HostKeyAlgorithms=ecdsa-sha2-nistp256",
+        "KexAlgorithms=diffie-hellman-group14-sha1",
+        "HostKeyAlgorithms=ssh-rsa",
         "PubkeyAcceptedAlgorithms=ssh-rsa",
         "Ciphers=aes128-ctr",
-        "MACs=hmac-sha2-256",
+        "MACs=hmac-sha1",
     )
-    """What OpenSSH 6.0, which the first Raspberry Pis had, makes of what servers offer; in options of today's."""
+    """What OpenSSH 5.5 (2010) has in common with today's, as options of today's."""
 
     def test_aged(self) -> None:
-        """It gets in with an RSA key, whose signatures are of SHA-1, if it is marked as legacy."""
-        device = OldDevice(self.lab, self.ID, "onsite", "onsite2", "rsa")
-        self.addCleanup(device.stop)
-        self.deployment.rdvctl("device", "add", device.id, "--role", "onsite", "--key", device.key, "--legacy")
-        self.addCleanup(self.deployment.rdvctl, "device", "remove", device.id)
-        options = [word for option in self.AGED for word in ("--ssh-option", option)]
-        with self.telling():
-            device.start(*options)
-            device.wait_record("online")
-            self.assertEqual(device.interrupt(), 1)  # as Python ends a script that waits
+        """With RSA keys, and SHA-1 wherever it was used, they have a session on a server that is set to allow it."""
+        lab = built_for(self)
+        lab.services()
+        deployment = Deployment(lab)
+        config = lab.directory / "server.toml"
+        config.write_text("[ssh]\nlegacy_algorithms = true\n")
+        options = ["--state-dir", str(deployment.state("server")), "--config", str(config)]
+        server = deployment.twistd("server", "rdv-server", *options)
+        server.wait_listening(*DOORS.values(), timeout=START_SECONDS)
+        onsite = OldDevice(lab, OLD_ONSITE, "onsite", "onsite", "rsa")
+        master = OldDevice(lab, OLD_MASTER, "master", "master", "rsa")
+        for device in (onsite, master):
+            words = ["--role", device.role, "--key", device.key, "--legacy"]
+            deployment.rdvctl("device", "add", device.id, *words)
+        aged = [word for option in self.AGED for word in ("--ssh-option", option)]
+        onsite.start(*aged)
+        onsite.wait_record("online")
+        eventually(lambda: deployment.ask("online"), END_SECONDS, "the onsite to be listed")
+        master.connect(onsite.id, *aged)
+        master.wait_record("up", UP_SECONDS)
+        onsite.wait_record("up", UP_SECONDS)
+        eventually(lambda: lab.pings("pc", lab.addresses["web"]), END_SECONDS, "the web server to answer the PC")
+        self.assertEqual(master.interrupt(), 0)
+        self.assertEqual(onsite.wait_record("ended", SCRIPT_SECONDS)["reason"], "vtun")
 
 
 class StockProgramsTests(OldDevicesTestCase):
