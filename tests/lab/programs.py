@@ -10,6 +10,7 @@ PROGRAMS = {"ip": "iproute2", "nft": "nftables", "nsenter": "util-linux", "unsha
 """What the lab is built with, and the Debian packages that have it."""
 
 OLD_PROGRAMS = {
+    "brctl": "bridge-utils",
     "ifconfig": "net-tools",
     "iptables": "iptables",
     "openssl": "openssl",

@@ -204,6 +204,17 @@ class OldPairTests(OldDevicesTestCase):
             self.assertRegex(secret, r"\A[A-Za-z0-9_+=!$%&*^@~.-]{22,}\Z")
             self.assertEqual(shown.replace(secret, f"_{device.id}"), expected)
 
+    def test_list(self) -> None:
+        """C{-l} prints who is here, leaves without a word, and is forgotten."""
+        with self.telling():
+            self.start_onsite()
+            process = self.old_master.start("-l")
+            self.assertEqual(process.wait(UP_SECONDS), 0)
+            [record] = [each for each in self.old_master.records() if each["event"] == "devices"][-1:]
+            self.assertEqual(set(record["devices"]), {ONSITE, OLD_ONSITE})
+            self.assertIn("Total: 2\n", process.output())
+            eventually(lambda: OLD_MASTER not in self.scene.online(), END_SECONDS, "the master to be gone")
+
     def test_routed(self) -> None:
         """With a terminal called xterm, through port 22."""
         self.routed_session(term="xterm")
@@ -405,6 +416,7 @@ class EndTests(OldDevicesTestCase):
         """Ten sessions in a row; after the last one the server has no more files open than after the first."""
         server = self.deployment.server
         assert server is not None
+        directory = f"/proc/{server.pid}/fd"
         counts = []
         with self.telling():
             self.start_onsite(forever=True)
@@ -418,8 +430,9 @@ class EndTests(OldDevicesTestCase):
                 self.require_freed()
                 self.require_back()
                 eventually(lambda: OLD_MASTER not in self.scene.online(), END_SECONDS, "the master to be gone")
-                counts.append(len(os.listdir(f"/proc/{server.pid}/fd")))
-        self.assertEqual(counts[-1], counts[0], counts)
+                counts.append(len(os.listdir(directory)))
+        # Whoever looks at the server's state is a connection, too, for a moment.
+        eventually(lambda: len(os.listdir(directory)) <= min(counts), END_SECONDS, f"no more files than {counts}")
 
 
 class AgedTests(SynchronousTestCase):
@@ -451,6 +464,7 @@ class AgedTests(SynchronousTestCase):
         for device in (onsite, master):
             words = ["--role", device.role, "--key", device.key, "--legacy"]
             deployment.rdvctl("device", "add", device.id, *words)
+        deployment.rdvctl("access", "allow", "*", "*")
         aged = [word for option in self.AGED for word in ("--ssh-option", option)]
         onsite.start(*aged)
         onsite.wait_record("online")
