@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -295,13 +295,25 @@ class Lab:
         for end, name in ((host, interface), (far.host, far.name)):
             self.run(end, ["sh", "-e"], input=_carrier_script([name]), check=True)
 
-    def plug(self, host: str, interface: str, far: str, bridge: str) -> None:
-        """Lay one more cable, from a new interface of a host that has no address, to a bridge of another."""
-        cable = f"link add name {interface} netns {self.topology.namespace(host)} type veth"
+    def plug(self, host: str, interface: str, address: IPv4Interface, far: str, bridge: str) -> None:
+        """
+        Give a host one more interface in a LAN that it is in already, apart
+        from the first one: nothing is sent by it for want of a route, and each
+        answers for its own address only.
+
+        @param far: the host, C{bridge}: the bridge there, that the cable leads to.
+        """
         name = f"{host}-{interface}"
-        namespaces.command(["ip", "-batch", "-"], f"{cable} peer name {name} netns {self.topology.namespace(far)}\n")
+        # A bridge has the lowest address of its ports; this one's must not become it.
+        peer = f"peer name {name} netns {self.topology.namespace(far)} address fe:ff:ff:ff:ff:fe"
+        cable = f"link add name {interface} netns {self.topology.namespace(host)} type veth {peer}\n"
+        namespaces.command(["ip", "-batch", "-"], cable)
         self._ip(Port(far, name), [f"link set {name} master {bridge}", f"link set {name} up"])
-        self._ip(Port(host, interface), [f"link set {interface} up"])
+        self.run(host, ["sysctl", "-w", "net.ipv4.conf.all.arp_ignore=1"], check=True)
+        self._ip(
+            Port(host, interface),
+            [f"address add {address} dev {interface} noprefixroute", f"link set {interface} up"],
+        )
         for end, port in ((host, interface), (far, name)):
             self.run(end, ["sh", "-e"], input=_carrier_script([port]), check=True)
 
