@@ -25,6 +25,7 @@ from tests.adapters.ssh.world import ED25519
 from tests.interop.commands import CommandCase, Server, reactor
 from tests.interop.openssh import Child, Options
 from tests.interop.test_openssh import ServerCase, WaitingListener
+from tests.source import CHECKOUT
 from tunnels.stunnel import PROGRAMS
 
 STUNNEL = next((path for path in map(shutil.which, PROGRAMS) if path), None)
@@ -40,6 +41,11 @@ def configuration(folder: Path, name: str, service: str) -> str:
     return str(path)
 
 
+def samples() -> list[str]:
+    """The configurations that the documentation shows."""
+    return re.findall(r"```ini\n(.*?)```", (CHECKOUT / "docs" / "stunnel.md").read_text(), re.DOTALL)
+
+
 def bound(child: Child) -> int | None:
     """The port at which a stunnel listens, once it does."""
     match = _ADDRESS.search(child.err)
@@ -53,8 +59,12 @@ class DeviceTests(CommandCase):
 
     async def stunnel(self, name: str, service: str) -> int:
         """The port of a stunnel that runs."""
+        return await self.run_stunnel(Path(configuration(self.folder, name, service)))
+
+    async def run_stunnel(self, path: Path) -> int:
+        """The port of a stunnel that runs with this configuration."""
         assert STUNNEL is not None
-        child = self.start([STUNNEL, configuration(self.folder, name, service)])
+        child = self.start([STUNNEL, str(path)])
         while (port := bound(child)) is None:
             if child.transport.pid is None:
                 self.fail(f"stunnel ended: {child.err!r}")
@@ -105,6 +115,40 @@ class DeviceTests(CommandCase):
         await self.assert_session(await self.client(server, "named", *verify, "checkHost = rdv.example.com"))
         status, heard = await self.talk(await self.client(server, "other", *verify, "checkHost = other.example.com"))
         self.assertEqual(status, 255, heard)
+
+    async def test_documented(self) -> None:
+        """What C{docs/stunnel.md} says is to be copied works, but for its addresses and places."""
+        server = await self.serve()
+        for sample in samples()[:2]:
+            self.assertIn("client = yes", sample)
+            port = await self.documented(
+                sample,
+                ("rdv.example.com:443", f"127.0.0.1:{server.tls_port}"),
+                ("/etc/stunnel/rdv-authority.pem", f"{self.folder}/ca.pem"),
+            )
+            await self.assert_session(port)
+        await certify(self, self.folder, "front")
+        pem = (self.folder / "front.key").read_text() + (self.folder / "front.crt").read_text()
+        (self.folder / "stunnel.pem").write_text(pem)
+        port = await self.documented(
+            samples()[2],
+            ("0.0.0.0:443", "127.0.0.1:0"),
+            ("127.0.0.1:22", f"127.0.0.1:{server.ssh_port}"),
+            ("/etc/stunnel/stunnel.pem", f"{self.folder}/stunnel.pem"),
+        )
+        words = ["-u", "rpi1100", "-R", f"127.0.0.1:{port}", "-s", str(self.folder / "rpi1100"), "-T", "-l"]
+        result = await self.command("rdv-master", *words)
+        # It has come in: the server says that it is an onsite.
+        self.assertIn(b"role that does not match", result.err)
+
+    async def documented(self, sample: str, *places: tuple[str, str]) -> int:
+        """The port of a stunnel with a sample, whose addresses and places are others."""
+        for written, here in (("127.0.0.1:222", "127.0.0.1:0"), *places):
+            sample = sample.replace(written, here)
+        self.assertNotIn("/etc", sample.split("\n", 1)[1])
+        path = self.folder / "sample.conf"
+        path.write_text(_COMMON + sample)
+        return await self.run_stunnel(path)
 
     async def test_tls12(self) -> None:
         """One that knows no newer TLS than 1.2 works where that is allowed."""

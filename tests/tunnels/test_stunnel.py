@@ -28,6 +28,7 @@ from rdvtwisted.testing.server_tunnels import (
 from rdvtwisted.testing.streams import MemoryStream
 from rdvtwisted.testing.tunnels import TunnelBackendContract, TunnelEnds, identity
 from rdvtwisted.values import Missing, Mode
+from tests.source import CHECKOUT
 from tests.tunnels.session import ClockedReactor, descriptors
 from tests.tunnels.stunnel import DEVICE, ClearDoor, Stand, StunnelDevice, clear_site, device_end, reactor
 from tunnels.door import TICKET_LIMIT
@@ -195,6 +196,15 @@ class ConfigurationTests(SynchronousTestCase):
         self.assertEqual(settings["verifyChain"], "yes")
         self.assertEqual(settings["sslVersionMin"], "TLSv1.3")
         self.assertEqual(settings["client"], "yes")
+
+    def test_documented(self) -> None:
+        """C{docs/stunnel.md} shows what matters of it."""
+        page = (CHECKOUT / "docs" / "stunnel.md").read_text()
+        shown = re.findall(r"```ini\n(.*?)```", page, re.DOTALL)[3].splitlines()
+        said = self.settings()
+        self.assertEqual(
+            {line: said.get(line.split(" = ")[0]) for line in shown}, {line: line.split(" = ")[1] for line in shown}
+        )
 
     def test_addresses(self) -> None:
         """Addresses of both kinds are written as stunnel reads them."""
