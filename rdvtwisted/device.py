@@ -258,7 +258,8 @@ class Desk:
         return self._wait(request.seconds, answer)
 
     def _end_session(self, request: requests.EndSession) -> None:
-        self._end(request.reason)
+        if self.session is not None and request.session in ("", self.session.terms.id):
+            self._end(request.reason)
 
     def _end_lone_tunnel(self) -> None:
         lone, self._lone = self._lone, None

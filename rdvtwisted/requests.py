@@ -101,9 +101,15 @@ class GetSessionGrant:
 
 @frozen
 class EndSession:
-    """End the device's session, if it has one. Answer: C{None}."""
+    """
+    End the device's session, if it has one. Answer: C{None}.
+
+    @ivar session: the id of the session that is meant; another one, which the device has been selected for
+        meanwhile, is left alone. Empty: whichever there is.
+    """
 
     reason: EndReason
+    session: str = ""
 
 
 @frozen

@@ -348,6 +348,21 @@ class RegistryTests(RegistryCase):
         self.ask(master, requests.DropTunnel())
         self.assert_nothing_held()
 
+    def test_end_of_a_former_session(self) -> None:
+        """Who ends a session by its id ends no later one, for which it has been selected meanwhile."""
+        onsite, master = self.pair()
+        [former] = self.registry.views()
+        self.ask(master, requests.EndSession(EndReason.OPERATOR, former.id))
+        self.assert_nothing_held()
+        waiting = self.wait(onsite)
+        self.ask(master, requests.Connect("on1"))
+        self.assertIs(self.successResultOf(waiting), Readiness.READY)
+        self.ask(onsite, requests.EndSession(EndReason.TUNNEL_LOST, former.id))
+        [later] = self.registry.views()
+        self.assertNotIn(later.id, ("", former.id))
+        self.ask(onsite, requests.EndSession(EndReason.TUNNEL_LOST, later.id))
+        self.assert_nothing_held()
+
     def test_two_hundred_sessions(self) -> None:
         """Two hundred sessions in a row leave nothing behind, and get the same addresses."""
         onsite, master = self.arrive("on1"), self.arrive("ma1")

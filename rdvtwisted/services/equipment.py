@@ -182,6 +182,7 @@ class Equipment:
         # The plan first: if there can be none, there is no tunnel that would have to be closed.
         plan = self._plan(parameters, interface, extremity, around, dhcp)
         return Leg(
+            session=parameters.session,
             tunnel=backend.device_end(parameters, site),
             network=self.network,
             plan=plan,

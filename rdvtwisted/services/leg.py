@@ -64,11 +64,13 @@ class Leg:
     """
     Builds one tunnel with its network configuration, waits for its end, and takes both away again.
 
+    @ivar session: its id.
     @ivar tunnel: not yet started.
     @ivar plan: what the tunnel's interface needs.
     @ivar link: the connection to the server, free for this leg's questions.
     """
 
+    session: str
     tunnel: IDeviceTunnel
     network: INetwork
     plan: Plan
@@ -100,7 +102,7 @@ class Leg:
     async def dismantle(self, reason: EndReason) -> None:
         """Tell the server why, and take everything away, whatever of it is there."""
         # The server is told first, so that the other device learns the reason and not just the loss.
-        await self.link.end_session(reason)
+        await self.link.end_session(reason, self.session)
         # What broke the tunnel has been told by now, and what breaks while it is closed is no news.
         self.tunnel.closed.addErrback(lambda _: None)
         try:

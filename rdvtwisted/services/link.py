@@ -139,14 +139,16 @@ class Link:
         role: Role = await self.ask(GetRole())
         return role
 
-    async def end_session(self, reason: EndReason) -> None:
+    async def end_session(self, reason: EndReason, session: str = "") -> None:
         """
         Tell the server that this device's session is over, if the server can still be told. An old one cannot: it
         learns it by the end of the tunnel. Never fails.
+
+        @param session: its id, lest a later one is taken for it; empty if it is not known.
         """
         if self._old:
             return
-        telling = self.ask(EndSession(reason))
+        telling = self.ask(EndSession(reason, session))
         telling.addTimeout(LEAVE_SECONDS, self._clock)
         try:
             await telling

@@ -127,7 +127,7 @@ _TABLE = (
         _ONSITE,
     ),
     # What came later.
-    Command("end_session [REASON]", "End the session.", inquiries.end_session),
+    Command("end_session [REASON [SESSION]]", "End the session, if it is the one with this id.", inquiries.end_session),
     Command(
         "get_certificate_authority",
         "Print the certificate of the TLS door's authority (DER in base64).",

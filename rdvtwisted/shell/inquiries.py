@@ -146,12 +146,15 @@ def get_session_grant(settings: Settings, argument: str) -> Step:
 
 
 def end_session(settings: Settings, argument: str) -> Step:
-    """An L{EndReason}'s word, or none for the operator's wish."""
+    """An L{EndReason}'s word, or none for the operator's wish; then perhaps the id of the session that is meant."""
+    word, *ids = words(argument) or [EndReason.OPERATOR.value]
     try:
-        reason = EndReason(argument) if argument else EndReason.OPERATOR
+        reason = EndReason(word)
     except ValueError:
-        return Say(errors=f"Unsupported reason: {printable(argument)}\n")
-    return Ask(requests.EndSession(reason), done)
+        return Say(errors=f"Unsupported reason: {printable(word)}\n")
+    if len(ids) > 1:
+        return Say(errors=f"Unsupported session: {printable(' '.join(ids))}\n")
+    return Ask(requests.EndSession(reason, *ids), done)
 
 
 def get_certificate_authority(settings: Settings, argument: str) -> Step:

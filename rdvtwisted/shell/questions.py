@@ -159,7 +159,7 @@ def _wait_for_change(role: Role, asked: requests.WaitForSessionChange) -> Questi
 
 
 def _end_session(role: Role, asked: requests.EndSession) -> Question:
-    return Question((f"end_session {asked.reason.value}",), _nothing)
+    return Question((f"end_session {asked.reason.value} {asked.session}".rstrip(),), _nothing)
 
 
 def _heartbeat(role: Role, asked: Heartbeat) -> Question:

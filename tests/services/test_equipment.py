@@ -76,7 +76,7 @@ class EquipmentCase(DeviceCase):
         self.assertEqual((result.reason, type(result.error)), (reason, error or type(None)))
         if text is not None:
             self.assertEqual(str(result.error), text)
-        self.assertEqual(self.asked(EndSession), [EndSession(reason)])
+        self.assertEqual([each.reason for each in self.asked(EndSession)], [reason])
         self.assertEqual(self.network.applied, {})
         self.assertTrue(all(tunnel.closings for tunnel in self.backend.tunnels))
         self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -77,7 +77,7 @@ class _Link:
         self.questions.append((asked, answer))
         return answer
 
-    async def end_session(self, reason: EndReason) -> None:
+    async def end_session(self, reason: EndReason, session: str = "") -> None:
         self.events.append(f"tell {reason}")
 
 
@@ -96,6 +96,7 @@ class LegTests(SynchronousTestCase):
         self.network = _Network(self.events)
         self.link = _Link(self.events)
         self.leg = Leg(
+            session="s1",
             tunnel=cast(Any, self.tunnel),
             network=cast(Any, self.network),
             plan=Plan("owner", ()),

@@ -227,7 +227,7 @@ class SessionTests(MasterCase):
             self.records("session_s", "peer", "reason", "sent_packets"),
             [("up", 1.5, ONSITE, None, None), ("ended", None, None, "operator", 10)],
         )
-        self.assertEqual(self.asked(EndSession), [EndSession(EndReason.OPERATOR)])
+        self.assertEqual(self.asked(EndSession), [EndSession(EndReason.OPERATOR, "s1")])
         self.assert_finished(0)
 
     def test_questions(self) -> None:
@@ -499,7 +499,7 @@ class EndTests(MasterCase):
                 self.pass_time(1.0)
             self.pass_time(0.0)
             self.assertTrue(self.said[-2].startswith("Session ended (time-limit) after "), self.said[-2])
-            self.assertEqual(self.asked(EndSession), [EndSession(EndReason.TIME_LIMIT)])
+            self.assertEqual(self.asked(EndSession), [EndSession(EndReason.TIME_LIMIT, "s1")])
             self.assert_finished(0)
 
     def test_bad_ends(self) -> None:
@@ -582,7 +582,7 @@ class InterruptTests(MasterCase):
         """While the tunnel is built."""
         self.start()
         self.interrupt()
-        self.assertEqual(self.asked(EndSession), [EndSession(EndReason.OPERATOR)])
+        self.assertEqual(self.asked(EndSession), [EndSession(EndReason.OPERATOR, "s1")])
         self.assertEqual(self.said[-2:], ["Stopped by the operator", "...done"])
         self.assert_finished(0)
 

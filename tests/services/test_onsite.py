@@ -318,7 +318,7 @@ class SessionTests(OnsiteCase):
         self.begin_session()
         self.bring_up()
         self.pass_time(5.0)
-        self.assertEqual(self.asked(EndSession), [EndSession(EndReason.TIME_LIMIT)])
+        self.assertEqual(self.asked(EndSession), [EndSession(EndReason.TIME_LIMIT, "s1")])
         self.assertEqual(self.requests[-1], WaitForMaster(60.0))
 
     def test_session_fails(self) -> None:
@@ -329,7 +329,7 @@ class SessionTests(OnsiteCase):
         self.pump()
         self.assertEqual(self.logged(LogLevel.warn), ["the other device did not come"])
         self.assertIn("Session over: tunnel-failed", self.said)
-        self.assertEqual(self.asked(EndSession), [EndSession(EndReason.TUNNEL_FAILED)])
+        self.assertEqual(self.asked(EndSession), [EndSession(EndReason.TUNNEL_FAILED, "s1")])
         self.assertEqual((self.requests[-1], self.tries), (WaitForMaster(60.0), 1))
 
     def test_peer_key_changed(self) -> None:
@@ -426,7 +426,7 @@ class StoppingTests(OnsiteCase):
         self.start()
         self.begin_session()
         self.stop()
-        self.assertEqual(self.asked(EndSession), [EndSession(EndReason.OPERATOR)])
+        self.assertEqual(self.asked(EndSession), [EndSession(EndReason.OPERATOR, "s1")])
         self.assertEqual(self.records("reason")[-1], ("ended", "operator"))
 
     def test_in_session(self) -> None:
@@ -435,7 +435,7 @@ class StoppingTests(OnsiteCase):
         self.begin_session()
         self.bring_up()
         self.stop()
-        self.assertEqual(self.asked(EndSession), [EndSession(EndReason.OPERATOR)])
+        self.assertEqual(self.asked(EndSession), [EndSession(EndReason.OPERATOR, "s1")])
         self.assertEqual(len(self.servers), 1)
 
     def test_in_session_of_stuck_server(self) -> None:

@@ -428,6 +428,8 @@ class CommandTests(SynchronousTestCase):
         """A session is ended with a reason, which is the operator's wish if none is given."""
         self.says("end_session", asked=requests.EndSession(EndReason.OPERATOR))
         self.says("end_session tunnel-lost", asked=requests.EndSession(EndReason.TUNNEL_LOST))
+        self.says("end_session operator s1", asked=requests.EndSession(EndReason.OPERATOR, "s1"))
+        self.says("end_session operator s1 s2", errors="Unsupported session: s1 s2\n")
         self.says("end_session boredom", errors="Unsupported reason: boredom\n")
 
     def test_remote_onsite(self) -> None:
