@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import struct
 
 from rdvtwisted.errors import ProtocolError
+from rdvtwisted.values import Mode
 from tunnels.packets import printable
 from tunnels.vtun_frames import ECHO_REPLY, HEADER, pack_header
 from tunnels.vtun_handshake import MESSAGE
@@ -18,6 +20,9 @@ HERE = pack_header(1) + b"\0"
 _WELCOME = (b"VTUN server", b"OK CHAL:", b"OK FLAGS:")
 #: What a server of our own says of itself, in its greeting.
 _OURS = b"rdvtwisted"
+#: What of the flags that the server dictates says whether it has a TUN or a TAP device.
+_FLAGS = re.compile(rb"OK FLAGS: <[^>ue]{0,16}([ue])")
+_MODES = {b"u": Mode.L3, b"e": Mode.L2}
 _HEADER = struct.Struct("!H")
 _LENGTH = 0x0FFF
 _SIGNALS = 0xF000
@@ -30,8 +35,12 @@ class Overheard:
     @ivar ours: the server is one of our own, whose interface is up before a client is let in.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mode: Mode) -> None:
+        """
+        @param mode: what the tunnel should be.
+        """
         self.ours = False
+        self._mode = mode
         self._messages = 0
         self._begun = b""
         self._skip = 0
@@ -42,7 +51,7 @@ class Overheard:
 
         @return: the server has answered the client's echo request: both ends carry packets, nothing more is to be
             heard.
-        @raise ProtocolError: it refuses the client, or is no vtun server.
+        @raise ProtocolError: it refuses the client, dictates another mode, or is no vtun server.
         """
         data = self._begun + data
         while self._messages < len(_WELCOME):
@@ -65,6 +74,14 @@ class Overheard:
     def _understand(self, message: bytes) -> None:
         if self._messages == 0:
             self.ours = _OURS in message
+        elif self._messages == len(_WELCOME) - 1:
+            flags = _FLAGS.match(message)
+            dictated = None if flags is None else _MODES.get(flags[1])
+            if dictated not in (None, self._mode):
+                raise ProtocolError(
+                    f"the server's tunnel is one of mode {dictated}, though it said {self._mode}: an old server tells"
+                    " no onsite what a master wants, so use L3 there"
+                )
         self._messages += 1
 
     def _find_answer(self, data: bytes) -> bool:

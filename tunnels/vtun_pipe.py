@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from rdvtwisted.errors import ProtocolError, RDVError, TunnelFailed
+from rdvtwisted.values import Mode
 from tunnels.vtun_overheard import HERE, PREAMBLE, Overheard
 
 LOOPBACK = "127.0.0.1"
@@ -57,7 +58,25 @@ class _End(Protocol):
     def __init__(self, said: Callable[[bytes], None], gone: Callable[[], None]) -> None:
         self._said = said
         self._gone = gone
+        self._fed = False
+        self._leaving = False
         self.lost = False
+
+    def feed_from(self, other: _End) -> None:
+        """Have the other end read no faster than this one's peer does."""
+        self._fed = True
+        self.transport.registerProducer(other.transport, True)
+
+    def hang_up(self) -> None:
+        """Close, after all that was written. Idempotent."""
+        if self._fed:
+            self._fed = False
+            self.transport.unregisterProducer()
+        if not (self.lost or self._leaving):
+            self._leaving = True
+            # What is held back for want of room would keep the news of the end with it.
+            self.transport.resumeProducing()
+            self.transport.loseConnection()
 
     def dataReceived(self, data: bytes) -> None:
         """Something came in."""
@@ -83,6 +102,7 @@ class VtunPipe(Factory):
         self,
         reactor: Any,
         server: IStreamClientEndpoint,
+        mode: Mode,
         broken: Callable[[RDVError], None],
         owner: Callable[[int, int], int | None] = owner_of,
     ) -> None:
@@ -94,7 +114,7 @@ class VtunPipe(Factory):
         self._server = server
         self._broken = broken
         self._owner = owner
-        self._overheard: Overheard | None = Overheard()
+        self._overheard: Overheard | None = Overheard(mode)
         self._port: Any = None
         self._connecting: Deferred[IProtocol] | None = None
         self._near: _End | None = None
@@ -137,10 +157,7 @@ class VtunPipe(Factory):
         if ends and self._abort is None:
             self._abort = self._reactor.callLater(FLUSH_LIMIT, self._cut)
             for end in ends:
-                end.transport.unregisterProducer()
-                # What is held back for want of room would keep the news of the end with it.
-                end.transport.resumeProducing()
-                end.transport.loseConnection()
+                end.hang_up()
         closed: Deferred[None] = Deferred()
         self._closing.append(closed)
         self._settle_end()
@@ -170,9 +187,9 @@ class VtunPipe(Factory):
         self._connecting = None
         assert self._near is not None and self._far is not None
         if self._over or self._near.lost:
-            self._far.transport.loseConnection()
+            self._far.hang_up()
         else:
-            self._near.transport.registerProducer(self._far.transport, True)
+            self._near.feed_from(self._far)
 
     def _unconnected(self, failure: Failure) -> None:
         self._connecting = None
@@ -181,7 +198,7 @@ class VtunPipe(Factory):
 
     def _client_said(self, data: bytes) -> None:
         assert self._near is not None
-        if self._far is None or self._over:
+        if self._far is None or self._far.lost or self._over:
             return
         if self._overheard is None:
             self._far.transport.write(data)
@@ -196,9 +213,8 @@ class VtunPipe(Factory):
 
     def _client_gone(self) -> None:
         """Why, its program tells; what it has said leaves still."""
-        if self._far is not None and not self._far.lost:
-            self._far.transport.unregisterProducer()
-            self._far.transport.loseConnection()
+        if self._far is not None:
+            self._far.hang_up()
         self._settle_end()
 
     # The server
@@ -230,15 +246,14 @@ class VtunPipe(Factory):
         held, self._held = self._held, []
         if held:
             far.transport.write(b"".join(held))
-        far.transport.registerProducer(near.transport, True)
+        far.feed_from(near)
         near.transport.resumeProducing()
         self.flowing.callback(None)
 
     def _server_gone(self) -> None:
-        if self._near is not None and not self._near.lost:
-            self._near.transport.unregisterProducer()
-            self._near.transport.loseConnection()
         self._break(TunnelFailed("the server has closed the vtun tunnel"))
+        if self._near is not None:
+            self._near.hang_up()
         self._settle_end()
 
     # The end

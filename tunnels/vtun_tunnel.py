@@ -92,7 +92,7 @@ class VtunTunnel:
         self._site = site
         self._ask = ask
         self._table = table
-        self._pipe = pipe(site.reactor, site.forward(parameters.door_port), self._end)
+        self._pipe = pipe(site.reactor, site.forward(parameters.door_port), parameters.mode, self._end)
         self._program: IProgram | None = None
         self._report = TunnelReport(backend=name)
         self._attached = False

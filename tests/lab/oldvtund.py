@@ -85,7 +85,8 @@ class Vtund:
         addresses = f"%% {self.network[1]} pointopoint {self.network[2]} mtu 1450"
         reports = self.directory / "reports"
         return (
-            options(port=str(self.port), bindaddr="{ iface lo; }", syslog="daemon")
+            # The original names the interface, over which Debian's vtund stumbles while any TUN interface is there.
+            options(port=str(self.port), bindaddr="{ addr 127.0.0.1; }", syslog="daemon")
             + f"tundev{self.id} {{\n"
             + f"  device {prefix}{self.id};\n  passwd {self.secret};\n  type {kind};\n  proto tcp;\n"
             + "  compress lzo:9;\n  encrypt no;\n  keepalive yes;\n"
