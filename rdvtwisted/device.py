@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IDelayedCall, IProtocol, IReactorTime
 from zope.interface import implementer
 
 from rdvtwisted import requests
+from rdvtwisted.access import SessionGrant
 from rdvtwisted.ends import LOOPBACK, End, LoneTunnel
 from rdvtwisted.errors import LanAddressMissing, NoSession, RDVError, RequestRefused, VtunNotStarted
 from rdvtwisted.interfaces import IDesk, ILine
@@ -24,7 +25,6 @@ from rdvtwisted.values import (
     Profile,
     PublicKey,
     RemoteSite,
-    Role,
     SessionState,
     SessionView,
     TunnelParameters,
@@ -182,7 +182,7 @@ class Desk:
         return self.profile.mode if self.session is None else self.session.terms.choice.mode
 
     def _list(self, request: requests.ListOnsite) -> tuple[Presence, ...]:
-        return self._registry.online(Role.ONSITE)
+        return self._registry.visible(self)
 
     def _wait_for_master(self, request: requests.WaitForMaster) -> Deferred[Readiness]:
         self._register()
@@ -253,9 +253,15 @@ class Desk:
     def _wait_for_change(self, request: requests.WaitForSessionChange) -> Deferred[SessionView]:
         def answer(over: bool) -> SessionView | None:
             view = self.view()
-            return view if over or view.state is not request.state else None
+            same = view.state is request.state and request.grant in (None, view.grant)
+            return None if same and not over else view
 
         return self._wait(request.seconds, answer)
+
+    def _grant(self, request: requests.GetSessionGrant) -> SessionGrant:
+        if self.session is None:
+            raise NoSession()
+        return self._registry.grant(self.session)
 
     def _end_session(self, request: requests.EndSession) -> None:
         if self.session is not None and request.session in ("", self.session.terms.id):
@@ -319,6 +325,7 @@ _ANSWERS: dict[type, Callable[[Desk, Any], object]] = {
     requests.DropTunnel: Desk._drop,
     requests.GetSession: Desk._view,
     requests.WaitForSessionChange: Desk._wait_for_change,
+    requests.GetSessionGrant: Desk._grant,
     requests.EndSession: Desk._end_session,
     requests.GetCertificateAuthority: Desk._authority,
 }

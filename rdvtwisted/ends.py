@@ -20,6 +20,7 @@ from rdvtwisted.glue import GlueSpec
 from rdvtwisted.interfaces import IGlue, IServerTunnel
 from rdvtwisted.junction import GlueJunction
 from rdvtwisted.leases import LeasePool
+from rdvtwisted.scope import ALL, Scope
 from rdvtwisted.session import IJunctionListener, Terms
 from rdvtwisted.values import Device, EndReason, Lease, Mode, PublicKey, Role, TunnelTerms
 
@@ -96,11 +97,14 @@ class Ends:
         """The port of a block."""
         return FIRST_PORT + self.leases.number(lease)
 
-    def junction(self, terms: Terms, keys: Mapping[Role, PublicKey], listener: IJunctionListener) -> GlueJunction:
+    def junction(
+        self, terms: Terms, keys: Mapping[Role, PublicKey], listener: IJunctionListener, scope: Scope = ALL
+    ) -> GlueJunction:
         """
         The ends of both tunnels of a session, and what joins them.
 
         @param keys: those of the two devices.
+        @param scope: where the master's packets may go.
         """
         assert self.glue is not None
         choice = terms.choice
@@ -108,9 +112,10 @@ class Ends:
             role: self._tunnel(choice.of(role), TunnelTerms(terms.id, choice.mode, id, role, keys[role], choice.mtu))
             for role, id in ((Role.ONSITE, terms.onsite), (Role.MASTER, terms.master))
         }
-        leases = (terms.lease(Role.ONSITE), terms.lease(Role.MASTER)) if choice.mode is Mode.L3 else (None, None)
+        routed = choice.mode is Mode.L3
+        onsite, master = (terms.lease(role) if routed else None for role in (Role.ONSITE, Role.MASTER))
         path = choice.path if choice.mode is Mode.L2 else None
-        spec = GlueSpec(terms.id, choice.mode, *leases, mtu=choice.mtu, headers=True, path=path)
+        spec = GlueSpec(terms.id, choice.mode, onsite, master, mtu=choice.mtu, headers=True, path=path, scope=scope)
         return GlueJunction(self.glue, spec, listener, tunnels)
 
     def end(self, terms: Terms, junction: GlueJunction, role: Role) -> End:

@@ -83,6 +83,14 @@ class OnsiteNotRegistered(RequestRefused):
         super().__init__(f"OnsiteDeviceIsNotRegistered: {onsite} is not online")
 
 
+class ModeNotGranted(RequestRefused):
+    """The wanted onsite is for this master, but not in this mode."""
+
+    def __init__(self, onsite: str, mode: str) -> None:
+        self.onsite = onsite
+        super().__init__(f"ModeNotGranted: the access rules let you use {onsite} in another mode than {mode} only")
+
+
 class OnsiteBusy(RequestRefused):
     """The wanted onsite is in a session with another master."""
 

@@ -13,6 +13,7 @@ from zope.interface import implementer
 from rdvtwisted.errors import RDVError
 from rdvtwisted.glue import GlueSpec
 from rdvtwisted.interfaces import IGlue, IJoin, IPacketDevice, IRelay, IServerTunnel, ITunnelStream
+from rdvtwisted.scope import Scope
 from rdvtwisted.session import IJunction, IJunctionListener
 from rdvtwisted.values import EndReason, Role
 
@@ -43,6 +44,9 @@ class RelayJunction:
         """Let bytes move."""
         self._join = self._relay.join(self._streams[Role.ONSITE], self._streams[Role.MASTER])
         self._join.ended.addBoth(self._over)
+
+    def confine(self, scope: Scope) -> None:
+        """Nothing of it can be seen here: the onsite keeps to it."""
 
     def traffic(self) -> tuple[int, int]:
         """Bytes so far: to the onsite, to the master."""
@@ -98,6 +102,12 @@ class GlueJunction:
 
     def connect(self) -> None:
         """Both tunnels carry already."""
+
+    def confine(self, scope: Scope) -> None:
+        """Have the namespace keep to it; if it does not, the session cannot go on."""
+        if not self._stopped:
+            confining: Deferred[None] = self._glue.confine(self._spec.session, scope)
+            confining.addErrback(lambda failure: None if self._stopped else self._failed(failure))
 
     def traffic(self) -> tuple[int, int]:
         """Bytes so far: to the onsite, to the master."""

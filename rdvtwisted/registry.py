@@ -9,9 +9,11 @@ from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
+from rdvtwisted.access import Grant, SessionGrant
 from rdvtwisted.carriers import Choice, choose
 from rdvtwisted.device import Desk
 from rdvtwisted.ends import End, Ends, LoneTunnel
+from rdvtwisted.entitlement import Entitlements
 from rdvtwisted.errors import OnsiteBusy, OnsiteNotRegistered, RDVError, RequestRefused, VtunNotChosen
 from rdvtwisted.events import DeviceArrived, DeviceLeft, EntryRefused, SessionEnded, SessionOpened, SessionUp
 from rdvtwisted.interfaces import IEventSink, IInventory, ILine, IReception, IRelay
@@ -44,6 +46,7 @@ class Registry:
     @ivar authority: certificate of the TLS door's authority, DER.
     @ivar door_port: TCP port of the TLS door.
     @ivar build_seconds: how long a session may take from selection to both tunnels.
+    @ivar wall: the wall clock, in seconds since the epoch, by which access rules end; C{None}: C{clock} is it.
     @ivar random: C{random(n)} gives C{n} unpredictable bytes.
     """
 
@@ -58,9 +61,14 @@ class Registry:
     authority: bytes = field(default=b"", repr=False)
     door_port: int = 443
     build_seconds: float = 60.0
+    wall: Callable[[], float] | None = None
+    _access: Entitlements = field(init=False, repr=False)
     _desks: set[Desk] = field(factory=set, init=False, repr=False)
     _registered: dict[str, Desk] = field(factory=dict, init=False, repr=False)
     _sessions: dict[str, Session] = field(factory=dict, init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._access = Entitlements(self.inventory, self.clock, self.wall or self.clock.seconds, self.review_access)
 
     # IReception
 
@@ -114,13 +122,17 @@ class Registry:
             desk.presence for _, desk in sorted(self._registered.items()) if role is None or desk.device.role is role
         )
 
+    def visible(self, master: Desk) -> tuple[Presence, ...]:
+        """The onsites that are here now and that this master may know of, by id."""
+        return self._access.visible(master.device.id, self.online(Role.ONSITE))
+
     def make_room(self, master: Desk, onsite_id: str) -> None:
         """
         Begin to end what stands in the way of a session between the two: a former one of this master.
 
-        @raise RequestRefused: the onsite is not here or busy, or the backends do not fit.
+        @raise RequestRefused: the onsite is not here, not for this master or busy, or the backends do not fit.
         """
-        onsite = self._onsite(onsite_id)
+        onsite, _ = self._onsite(master, onsite_id)
         if onsite.session is not None and onsite.session.terms.master != master.device.id:
             raise OnsiteBusy(onsite_id)
         self._choose(master, onsite)
@@ -137,15 +149,16 @@ class Registry:
         """
         Open a session between two that have none.
 
-        @raise RequestRefused: the onsite is not here, the backends do not fit, or no addresses are left.
+        @raise RequestRefused: the onsite is not here or not for this master, the backends do not fit, or no addresses
+            are left.
         """
-        onsite = self._onsite(onsite_id)
+        onsite, grant = self._onsite(master, onsite_id)
         choice = self._choose(master, onsite)
         avoid = _networks(master, onsite)
         leases = self.leases.allocate_several(1 if choice.join == "relay" else 2, avoid)
         terms = Terms(self.random(6).hex(), master.device.id, onsite.device.id, choice, leases)
         try:
-            session = Session(terms, self, self.clock, self.build_seconds)
+            session = Session(terms, self, self.clock, self.build_seconds, grant)
         except RDVError:
             self._release(terms)
             raise
@@ -154,12 +167,14 @@ class Registry:
         master.joined(session)
         onsite.joined(session)
         session.begin()
+        self._look_again()
 
-    def _onsite(self, id: str) -> Desk:
+    def _onsite(self, master: Desk, id: str) -> tuple[Desk, Grant]:
+        grant = self._access.require(master.device.id, id, master.profile.mode)
         onsite = self._registered.get(id)
         if onsite is None or onsite.device.role is not Role.ONSITE:
             raise OnsiteNotRegistered(id)
-        return onsite
+        return onsite, grant
 
     def _choose(self, master: Desk, onsite: Desk) -> Choice:
         ends = self.ends
@@ -236,12 +251,17 @@ class Registry:
         if terms.choice.join == "relay":
             return RelayJunction(self.relay, session)
         keys = {role: self._registered[id].key for role, id in _members(terms)}
-        return self.ends.junction(terms, keys, session)
+        return self.ends.junction(terms, keys, session, session.grant.scope)
 
     def changed(self, session: Session) -> None:
         """Tell the session's devices that its state is another one."""
         if session.state is SessionState.UP:
             self.events.emit(SessionUp(session.view()))
+        for desk in self._members(session):
+            desk.changed()
+
+    def regranted(self, session: Session) -> None:
+        """Tell the session's devices that something else may be done in it."""
         for desk in self._members(session):
             desk.changed()
 
@@ -251,6 +271,7 @@ class Registry:
             self.tickets.revoke(seat)
         self._release(session.terms)
         del self._sessions[session.terms.id]
+        self._look_again()
         assert session.reason is not None
         self.events.emit(SessionEnded(session.view(), session.reason))
         for desk in self._members(session):
@@ -302,6 +323,31 @@ class Registry:
         for desk in disentitled:
             self._dismiss(desk, "this device is not entitled any more: ask the administrator")
         return len(disentitled)
+
+    def grant(self, session: Session) -> SessionGrant:
+        """What may be done in a session."""
+        return SessionGrant(session.grant_number, self._access.left(session.grant), session.grant.scope)
+
+    def review_access(self) -> int:
+        """
+        Let every session have what the access rules give it now, and end those that they give nothing.
+
+        @return: how many have been ended.
+        """
+        ended = 0
+        for session in list(self._sessions.values()):
+            terms, former = session.terms, session.grant
+            grant = self._access.grant(terms.master, terms.onsite, terms.choice.mode)
+            if grant is not None:
+                session.regrant(grant)
+            elif session.reason is None:
+                session.end(EndReason.TIME_LIMIT if self._access.left(former) == 0 else EndReason.ACCESS_REVOKED)
+                ended += 1
+        self._look_again()
+        return ended
+
+    def _look_again(self) -> None:
+        self._access.look_again([session.grant for session in self._sessions.values() if session.reason is None])
 
     def close(self) -> None:
         """The server stops: end all sessions and close all connections."""

@@ -15,9 +15,11 @@ from attrs import define, field, frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import Attribute, Interface, implementer
 
+from rdvtwisted.access import Grant
 from rdvtwisted.carriers import Choice
 from rdvtwisted.errors import RequestRefused
 from rdvtwisted.interfaces import ITunnelSeat, ITunnelStream
+from rdvtwisted.scope import ALL, Scope
 from rdvtwisted.values import EndReason, Lease, Role, SessionState, SessionView
 
 
@@ -45,6 +47,9 @@ class IJunction(Interface):
     def connect() -> None:
         """Both tunnels are here, and the session is up from now on."""
 
+    def confine(scope: Scope) -> None:
+        """From now on packets may go where C{scope} says only, as far as that can be seen here."""
+
     def traffic() -> tuple[int, int]:
         """
         @return: bytes carried so far, as a pair: towards the onsite, towards the master.
@@ -65,6 +70,9 @@ class ISessionWorld(Interface):
 
     def changed(session: Session) -> None:
         """The session's state is another one now."""
+
+    def regranted(session: Session) -> None:
+        """What may be done in the session is something else now."""
 
     def gone(session: Session) -> None:
         """The session holds nothing any more; called once, after L{changed}."""
@@ -143,6 +151,7 @@ class Session:
     One master joined to one onsite, from the selection to the last byte.
 
     @ivar build_seconds: how long it may take from the selection to both tunnels.
+    @ivar grant: what may be done in it; and a number that is another one whenever that is something else.
     @ivar junction: what of it lies at the server.
     """
 
@@ -150,6 +159,8 @@ class Session:
     _world: ISessionWorld
     _clock: IReactorTime
     build_seconds: float
+    grant: Grant = Grant(ALL)
+    grant_number: int = field(default=1, init=False)
     state: SessionState = field(default=SessionState.PENDING, init=False)
     reason: EndReason | None = field(default=None, init=False)
     seats: dict[Role, Seat] = field(init=False)
@@ -190,6 +201,16 @@ class Session:
             self.reason = reason
         self._happens(Input.ENDED)
 
+    def regrant(self, grant: Grant) -> None:
+        """Something else may be done in it from now on; or the same."""
+        former, self.grant = self.grant, grant
+        if (former.scope, former.ends_at) == (grant.scope, grant.ends_at):
+            return
+        self.grant_number += 1
+        if former.scope != grant.scope:
+            self.junction.confine(grant.scope)
+        self._world.regranted(self)
+
     def view(self) -> SessionView:
         """The session as it is now."""
         traffic = self._traffic if self._parted else self.junction.traffic()
@@ -207,6 +228,7 @@ class Session:
             to_onsite=traffic[0],
             to_master=traffic[1],
             reason=self.reason,
+            grant=self.grant_number,
         )
 
     def occupy(self, role: Role, stream: ITunnelStream) -> None:

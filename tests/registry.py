@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from rdvtwisted import requests
+from rdvtwisted.access import Effect, Policy, Rule
 from rdvtwisted.carriers import Carrier
 from rdvtwisted.device import Desk
 from rdvtwisted.ends import Ends
@@ -65,6 +66,10 @@ class _Events:
         return [type(event).__name__ for event in self.all]
 
 
+#: Every master may use every onsite.
+EVERYTHING = Policy().with_rule(Rule(Effect.ALLOW, "*", "*"))
+
+
 class RegistryCase(SynchronousTestCase):
     """A server's memory with two onsites and two masters in its inventory."""
 
@@ -84,6 +89,7 @@ class RegistryCase(SynchronousTestCase):
             [Device(id, Role.ONSITE, (key(id),)) for id in ("on1", "on2")]
             + [Device(id, Role.MASTER, (key(id),)) for id in ("ma1", "ma2")]
         )
+        self.inventory.replace_policy(EVERYTHING)
         self.registry = Registry(
             inventory=self.inventory,
             clock=self.clock,

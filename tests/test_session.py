@@ -11,10 +11,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from rdvtwisted.access import Grant
 from rdvtwisted.carriers import Carrier, Choice
 from rdvtwisted.errors import RequestRefused
 from rdvtwisted.interfaces import ITunnelSeat
 from rdvtwisted.junction import RelayJunction
+from rdvtwisted.scope import ALL, Scope
 from rdvtwisted.session import IJunction, IJunctionListener, ISessionWorld, Session, Terms
 from rdvtwisted.testing.streams import MemoryRelay, MemoryStream
 from rdvtwisted.values import EndReason, Lease, Mode, Role, SessionState
@@ -38,6 +40,9 @@ class _World:
 
     def changed(self, session: Session) -> None:
         self.events.append(session.state.value)
+
+    def regranted(self, session: Session) -> None:
+        self.events.append(f"grant {session.grant_number}")
 
     def gone(self, session: Session) -> None:
         self.events.append("gone")
@@ -78,6 +83,16 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual(self.world.events, ["building", "up", "none", "gone"])
         self.assertEqual(self.session.view().reason, EndReason.OPERATOR)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_regranted(self) -> None:
+        """The world is told when something else may be done, and only then."""
+        web = Scope.parse("192.168.1.10:tcp/80")
+        self.assertEqual((self.session.grant, self.session.view().grant), (Grant(ALL), 1))
+        for grant in (Grant(web), Grant(web, None, 5.0), Grant(web, 9.0, 5.0), Grant(web, 9.0, 9.0)):
+            self.session.regrant(grant)
+            self.assertEqual(self.session.grant, grant)
+        self.assertEqual(self.world.events, ["grant 2", "grant 3"])
+        self.assertEqual(self.session.view().grant, 3)
 
     def test_closing(self) -> None:
         """A session whose join takes its time to end is closing until then, and gone after."""

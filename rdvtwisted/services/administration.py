@@ -62,9 +62,11 @@ class Administration:
         return self._registry.end_session(id, reason)
 
     def refresh(self) -> int:
-        """Read the inventory again, and drop who may not be here any more."""
+        """Read the inventory again, drop who may not be here any more, and hold sessions to the access rules."""
         self._inventory.refresh()
-        return self._registry.drop_disentitled()
+        dropped = self._registry.drop_disentitled()
+        self._registry.review_access()
+        return dropped
 
     def renew_certificate(self) -> str:
         """Issue the TLS door a new certificate, and show it from now on."""

@@ -6,6 +6,7 @@ import fcntl
 import os
 import secrets
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -19,6 +20,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
 import rdvtwisted
+from rdvtwisted.access import Effect
 from rdvtwisted.adapters.backends import discover
 from rdvtwisted.adapters.control_server import ControlService
 from rdvtwisted.adapters.front.authority import Authority
@@ -193,7 +195,7 @@ def _assemble(settings: ServerSettings, reactor: Any, undo: ExitStack, confined:
         joinery=Joinery(reactor, registry.ends, settings.session.max_glued if settings.session.glue else 0),
         recording=recording,
         confine=partial(confine, state) if confined else _unconfined,
-        greeting=_greeting(settings, keys, authority, ports),
+        greeting=_greeting(settings, keys, authority, ports, inventory),
         log_level=settings.log.level,
     )
 
@@ -220,6 +222,7 @@ def _registry(
         authority=authority,
         door_port=door_port,
         build_seconds=session.build_seconds,
+        wall=time.time,
     )
 
 
@@ -248,11 +251,15 @@ def _ssh_settings(settings: ServerSettings) -> SSHServerSettings:
     )
 
 
-def _greeting(settings: ServerSettings, keys: HostKeys, authority: Authority, ports: Mapping[str, int]) -> list[str]:
+def _greeting(
+    settings: ServerSettings, keys: HostKeys, authority: Authority, ports: Mapping[str, int], inventory: SqlInventory
+) -> list[str]:
     doors = ", ".join(f"{name.upper()} on port {port}" for name, port in ports.items())
     lines = [f"RDV server {rdvtwisted.__version__}: {doors}; state in {settings.state_directory}"]
     lines += [f"Host key {key}" for key in keys.public]
     lines.append(f"Certificate authority {authority.fingerprint}")
+    if not any(rule.effect is Effect.ALLOW for rule in inventory.policy().rules):
+        lines.append("No access rule allows anything, so no master may use any onsite; see rdvctl access allow --help")
     return lines + [f"Tunnel backends: {problem}" for problem in discover().problems]
 
 

@@ -52,8 +52,12 @@ class Upkeep:
 
     def _refresh(self) -> None:
         if self.inventory.refresh():
-            dropped = self.registry.drop_disentitled()
-            self._log.info("The inventory has changed; devices that are dropped for it: {dropped}", dropped=dropped)
+            dropped, ended = self.registry.drop_disentitled(), self.registry.review_access()
+            self._log.info(
+                "The inventory has changed; devices that are dropped for it: {dropped}; sessions ended: {ended}",
+                dropped=dropped,
+                ended=ended,
+            )
 
     def _every(self, seconds: float, what: str, look: Callable[[], None]) -> None:
         loop = LoopingCall(self._try, what, look)

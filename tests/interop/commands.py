@@ -128,7 +128,7 @@ class CommandCase(TestCase):
         ]  # fmt: skip
 
     async def register(self, server: Server, id: str, role: str, before: Sequence[str] = ()) -> None:
-        """Make a device's key where L{device} looks for it, and tell the server's administrator."""
+        """Make a device's key where L{device} looks for it, and tell the administrator; an onsite is for everybody."""
         made = await self.command("rdv-master", *self.device(server, id), "--make-key", before=before)
         self.assertEqual((made.status, made.err), (0, b""))
         key = (self.folder / id / "identity.pub").read_text()
@@ -136,6 +136,10 @@ class CommandCase(TestCase):
             "rdvctl", "--state-dir", str(server.state), "device", "add", id, "--role", role, "--key", key, before=before
         )
         self.assertEqual((added.status, added.err), (0, b""))
+        if role == "onsite":
+            allow = ("rdvctl", "--state-dir", str(server.state), "access", "allow", "*", id)
+            allowed = await self.command(*allow, before=before)
+            self.assertEqual((allowed.status, allowed.err), (0, b""))
 
     def device(self, server: Server, id: str, *, tls: bool = False) -> list[str]:
         """Options of a device."""

@@ -84,10 +84,11 @@ class Deployment:
         return keys
 
     def register(self, keys: dict[str, str]) -> None:
-        """Register devices with the server, by the administrator's command."""
+        """Register devices with the server, by the administrator's command; every master may use every onsite."""
         masters = {id for host, id in self._devices() if host.startswith("master")}
         for id, key in keys.items():
             self.rdvctl("device", "add", id, "--role", "master" if id in masters else "onsite", "--key", key)
+        self.rdvctl("access", "allow", "*", "*")
 
     def rdvctl(self, *arguments: str) -> str:
         """

@@ -282,7 +282,11 @@ class RunningTests(ServerCase):
         server = self.start()
         self.assertEqual(self.logged(LogLevel.info), list(server.greeting))
         words = [line.split()[0] for line in server.greeting]
-        self.assertEqual(words, ["RDV", "Host", "Host", "Host", "Certificate"])
+        self.assertEqual(words, ["RDV", "Host", "Host", "Host", "Certificate", "No"])
+        self.assertEqual(
+            server.greeting[-1],
+            "No access rule allows anything, so no master may use any onsite; see rdvctl access allow --help",
+        )
 
     def test_inventory(self) -> None:
         """What was changed between its making and its start is known."""
@@ -430,7 +434,8 @@ class UpkeepTests(ServerCase):
         self.reactor.advance(INVENTORY_SECONDS)
         self.assertEqual(self.server.inventory.devices(), [onsite("rpi1", 1)])
         self.assertEqual(
-            self.logged(LogLevel.info)[-1], "The inventory has changed; devices that are dropped for it: 1"
+            self.logged(LogLevel.info)[-1],
+            "The inventory has changed; devices that are dropped for it: 1; sessions ended: 0",
         )
         with closing(open_inventory(ServerSettings(state_directory=str(self.state)))) as command:
             command.update("rpi1", lambda device: evolve(device, enabled=False))
