@@ -46,6 +46,8 @@ class _More:
     """What was counted only."""
 
     deed: Deed
+    #: By the clock that nobody sets.
+    since: float
     count: int = 0
     to_onsite: int = 0
     to_master: int = 0
@@ -54,10 +56,16 @@ class _More:
 @implementer(IEventSink)
 @define(eq=False)
 class Chronicle:
-    """Records events in a trail."""
+    """
+    Records events in a trail.
+
+    @ivar clock: goes on whatever becomes of the wall clock; what lasts is measured by it.
+    @ivar wall: the wall clock, in seconds since the epoch, for the times of entries.
+    """
 
     _trail: IAuditTrail
     _clock: IReactorTime
+    _wall: Callable[[], float]
     #: Where the devices are that are here: their number bounds it.
     _whence: dict[str, _Whence] = field(factory=dict, init=False)
     #: The sessions whose beginning was recorded, so that their ends will be.
@@ -134,7 +142,7 @@ class Chronicle:
     def _deed(self, action: str, actor: str, device: str, whence: _Whence | None, **facts: Any) -> Deed:
         if whence is not None:
             facts.update(address=whence.address, door=whence.door, fingerprint=whence.fingerprint)
-        return Deed(action, actor, self._clock.seconds(), device=device, **facts)
+        return Deed(action, actor, self._wall(), device=device, **facts)
 
     def _session(self, action: str, view: SessionView, actor: str, whence: _Whence | None, **facts: Any) -> Deed:
         place = {"session": view.id, "master": view.master, "mode": view.mode.value}
@@ -169,7 +177,7 @@ class Chronicle:
         if more is None:
             if len(self._more) >= MAX_COUNTED:
                 subject, other, deed = "", "", Deed("more", "server", deed.time)
-            more = self._more.setdefault((action, subject, other), _More(deed))
+            more = self._more.setdefault((action, subject, other), _More(deed, self._clock.seconds()))
         more.count += 1
         if self._summing is None:
             self._summing = self._clock.callLater(INTERVAL_SECONDS, self._sum_up)
@@ -179,12 +187,13 @@ class Chronicle:
         self._summing = None
         counted, self._more = self._more, {}
         now = self._clock.seconds()
+        wall = self._wall()
         for (action, _, _), more in counted.items():
             self._trail.record(
                 evolve(
                     more.deed,
-                    time=now,
-                    duration=max(0.0, now - more.deed.time),
+                    time=wall,
+                    duration=max(0.0, now - more.since),
                     count=more.count,
                     reason=action,
                     bytes_to_onsite=more.to_onsite or None,

@@ -40,7 +40,13 @@ class ChronicleTests(SynchronousTestCase):
         self.trail = MemoryTrail()
         self.clock = Clock()
         self.clock.rightNow = NOW
-        self.chronicle = Chronicle(self.trail, self.clock)
+        #: How far the wall clock was set ahead.
+        self.ahead = 0.0
+        self.chronicle = Chronicle(self.trail, self.clock, self.wall)
+
+    def wall(self) -> float:
+        """The wall clock."""
+        return self.clock.seconds() + self.ahead
 
     def facts(self) -> list[dict[str, Any]]:
         """What was recorded."""
@@ -223,6 +229,19 @@ class ChronicleTests(SynchronousTestCase):
         self.assertEqual((self.facts()[-1]["action"], self.facts()[-1]["session"]), ("session-ended", "s1"))
         self.chronicle.stop()
 
+    def test_wall_clock_set(self) -> None:
+        """When somebody sets the wall clock, entries have the new time, and what lasts has lasted as long as it did."""
+        up = evolve(PENDING, state=SessionState.UP, up_at=NOW)
+        self.chronicle.emit(SessionOpened(PENDING))
+        for _ in range(STRANGERS_PER_ADDRESS + 1):
+            self.chronicle.emit(EntryRefused("ssh", "192.0.2.1:1", "root", "no"))
+        self.ahead = 86_400.0
+        self.clock.advance(INTERVAL_SECONDS)
+        self.chronicle.emit(SessionEnded(up, EndReason.OPERATOR))
+        more, ended = self.trail.deeds[-2:]
+        self.assertEqual((more.time, ended.time), (NOW + 86_460, NOW + 86_460))
+        self.assertEqual((more.duration, ended.duration), (60.0, 60.0))
+
     def test_stop(self) -> None:
         """When the server stops, what was counted is recorded, once."""
         for _ in range(STRANGERS_PER_ADDRESS + 1):
@@ -245,7 +264,7 @@ class ChronicleTests(SynchronousTestCase):
     )
     def test_any_events(self, events: list[Event]) -> None:
         """Whatever happens, and whatever peers say, the trail is whole."""
-        chronicle = Chronicle(self.trail, self.clock)
+        chronicle = Chronicle(self.trail, self.clock, self.wall)
         for event in events:
             chronicle.emit(event)
         chronicle.stop()

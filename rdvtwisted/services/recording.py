@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from attrs import define, field
@@ -32,8 +33,8 @@ class Recording:
     @classmethod
     def within(cls, state_directory: str, reactor: Any) -> Recording:
         """The recording of a server in its state directory; nothing is opened before there is something to write."""
-        trail = AuditTrail(AuditFiles.within(state_directory), reactor, reactor.callInThread)
-        return cls(trail, Chronicle(trail, reactor))
+        trail = AuditTrail(AuditFiles.within(state_directory), reactor, reactor.callInThread, time.time)
+        return cls(trail, Chronicle(trail, reactor, time.time))
 
     def start(self) -> None:
         """The server has started."""

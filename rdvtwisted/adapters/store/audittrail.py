@@ -46,7 +46,9 @@ class AuditTrail:
     What is written has reached the kernel at once, so that it survives a SIGKILL; and the disk within
     L{SYNC_SECONDS}. When the files take nothing, L{MAX_WAITING} deeds are kept, the rest counted.
 
+    @ivar clock: for what is to be done later; it goes on whatever becomes of the wall clock.
     @ivar in_thread: where to sync.
+    @ivar wall: the wall clock, in seconds since the epoch, for the times of entries.
     """
 
     _log = Logger()
@@ -54,6 +56,7 @@ class AuditTrail:
     _files: AuditFiles
     _clock: IReactorTime
     _in_thread: InThread
+    _wall: Callable[[], float]
     trouble: str = field(default="", init=False)
     _waiting: deque[Deed] = field(factory=deque, init=False)
     _lost: int = field(default=0, init=False)
@@ -66,11 +69,11 @@ class AuditTrail:
     def start(self, detail: str = "") -> None:
         """The server has started: an entry, and the last one before it in the log."""
         self._tell_head()
-        self.record(Deed("server-started", "server", self._clock.seconds(), detail=detail))
+        self.record(Deed("server-started", "server", self._wall(), detail=detail))
 
     def stop(self) -> None:
         """The server stops: the last entry; write what can be written, and let go of the files."""
-        self.record(Deed("server-stopped", "server", self._clock.seconds()))
+        self.record(Deed("server-stopped", "server", self._wall()))
         for call in (self._retry, self._sync, self._daily):
             if call is not None and call.active():
                 call.cancel()
@@ -135,12 +138,11 @@ class AuditTrail:
             self._sync = self._clock.callLater(SYNC_SECONDS, self._put_on_disk)
 
     def _gap(self) -> Deed:
-        now = self._clock.seconds()
         return Deed(
             "gap",
             "server",
-            now,
-            duration=max(0.0, now - self._since),
+            self._wall(),
+            duration=max(0.0, self._clock.seconds() - self._since),
             count=self._lost,
             reason=self.trouble,
             detail=f"nothing could be written for a time; entries that are lost for it: {self._lost}",

@@ -22,7 +22,7 @@ from rdvtwisted.adapters.store.audittrail import (
     TROUBLE_SECONDS,
     AuditTrail,
 )
-from rdvtwisted.audit import Deed, Entry
+from rdvtwisted.audit import Deed, Entry, timestamp
 from rdvtwisted.interfaces import IAuditTrail
 from rdvtwisted.testing.audit import AuditTrailContract, MemoryTrail
 from rdvtwisted.verification import verify
@@ -55,7 +55,7 @@ class TrailCase(SynchronousTestCase):
         self.work: list[Callable[[], None]] = []
         self.files = AuditFiles.within(str(self.state))
         self.addCleanup(self.files.close)
-        return AuditTrail(self.files, self.clock, self.work.append)
+        return AuditTrail(self.files, self.clock, self.work.append, lambda: self.clock.seconds() + 3600)
 
     def entries(self) -> list[Entry]:
         """What is in the files."""
@@ -88,6 +88,7 @@ class LifeTests(TrailCase):
             trail.stop()
         self.assertEqual(self.actions(), ["begun", "server-started", "server-stopped"])
         self.assertEqual(self.entries()[1].facts["detail"], "version 1")
+        self.assertEqual(self.entries()[1].facts["time"], timestamp(NOW + 3600))
         texts = [formatEvent(event) for event in events]
         self.assertEqual(
             texts,
