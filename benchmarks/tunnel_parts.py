@@ -84,6 +84,8 @@ class OpenOffice:
 class OpenSeat:
     """A place at the relay."""
 
+    inside = False
+
     def __init__(self, take: Callable[[TunnelStream], None]) -> None:
         self._take = take
 

@@ -18,6 +18,8 @@ THIEF = PublicKey("ssh-ed25519", b"\0\0\0\x0bssh-ed25519thief")
 
 @implementer(ITunnelSeat)
 class _Seat:
+    inside = False
+
     def occupy(self, stream: ITunnelStream) -> None:
         raise AssertionError("nobody sits down in these tests")
 
