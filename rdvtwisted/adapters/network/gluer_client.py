@@ -50,7 +50,7 @@ DEFAULT_LIMIT = 256
 LIMITS = range(1, 4097)
 
 #: Seconds until the process must be ready; it takes half of one.
-_START_PATIENCE = 20.0
+START_PATIENCE = 20.0
 #: Seconds for one answer; opening a session takes 0.05. C{nft} alone is given 15.
 _ANSWER_PATIENCE = 30.0
 #: Seconds until a process that does not end with its socket is killed; it removes 50 sessions a second.
@@ -89,6 +89,25 @@ def start(limit: int = DEFAULT_LIMIT, identity: tuple[int, int] | None = None) -
     @raise rdvtwisted.errors.MissingProgram: the kernel has no TUN, or there is no C{nft}.
     @raise rdvtwisted.errors.NetworkError: the kernel refuses something else, which is named.
     """
+    gluer = launch(limit, identity)
+    try:
+        gluer.connection.settimeout(START_PATIENCE)
+        outcome(gluer.connection.recv(LONGEST_MESSAGE))
+        gluer.connection.setblocking(False)
+    except (RDVError, OSError) as error:
+        gluer.connection.close()
+        gluer.process.kill()
+        gluer.process.wait()
+        if isinstance(error, RDVError):
+            raise
+        raise NetworkError(f"the process that makes network namespaces does not start: {error}") from None
+    return gluer
+
+
+def launch(limit: int, identity: tuple[int, int] | None = None) -> GluerProcess:
+    """
+    As L{start}, but does not wait: the first L{outcome} that it sends says whether it can do what it is for.
+    """
     if limit not in LIMITS:
         raise ConfigError("limit", f"use {LIMITS.start} to {LIMITS.stop - 1} sessions")
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -104,21 +123,10 @@ def start(limit: int = DEFAULT_LIMIT, identity: tuple[int, int] | None = None) -
             cwd=Path(rdvtwisted.__file__).parents[1],
             env={"LC_ALL": "C"},
         )
-    try:
-        ours.settimeout(_START_PATIENCE)
-        _outcome(ours.recv(LONGEST_MESSAGE))
-        ours.setblocking(False)
-    except (RDVError, OSError) as error:
-        ours.close()
-        process.kill()
-        process.wait()
-        if isinstance(error, RDVError):
-            raise
-        raise NetworkError(f"the process that makes network namespaces does not start: {error}") from None
     return GluerProcess(process, ours)
 
 
-def _outcome(message: bytes) -> None:
+def outcome(message: bytes) -> None:
     """
     Return if the message says that something is done.
 
@@ -233,7 +241,7 @@ class Glue:
 
     def _answered(self, question: _Question, message: bytes, descriptors: Sequence[int]) -> None:
         try:
-            _outcome(message)
+            outcome(message)
         except RDVError as error:
             _close(descriptors)
             question.refuse(error)
@@ -308,8 +316,8 @@ class Glue:
         status = self._reap()
         if self._stopped is None:
             self._log.error(
-                "the process that makes network namespaces has ended (status {status}): until the server is"
-                " restarted there are no sessions whose tunnels end here",
+                "the process that makes network namespaces has ended (status {status}): until there is another one,"
+                " there are no new sessions whose tunnels end here",
                 status=status,
             )
         lost = [self._asked] if self._asked is not None else []
