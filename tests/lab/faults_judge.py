@@ -30,6 +30,8 @@ GROWTH_BYTES = 24_000_000
 
 _PASSING = (".lock", "-wal", "-shm", "-journal", ".pyc")
 """Ends of names of files that come and go while services run, and say nothing."""
+_STAYING = ("known_hosts", "known_peers", "server-ca.pem", "vtund.server.pid")
+"""Names of files that are made when they are first needed, and stay; the last is Debian's vtund's."""
 
 _CARRIER = re.compile("'linkdown'|LOWER_UP,|NO-CARRIER,")
 """What the kernel says of an interface and its routes when a cable is pulled or plugged in."""
@@ -252,4 +254,11 @@ class Judge:
 
     def _present_files(self) -> set[str]:
         places = [*self._states, *(self._lab.directory / "hosts" / host / "run" for host in HOSTS)]
-        return {str(path) for place in places for path in place.rglob("*") if not path.name.endswith(_PASSING)}
+        return {
+            str(path)
+            for place in places
+            for path in place.rglob("*")
+            if not path.name.endswith(_PASSING)
+            and path.name not in _STAYING
+            and (not path.is_dir() or path.name.startswith("program-"))
+        }

@@ -185,9 +185,7 @@ def _be_two_onsites(play: Play) -> None:
 
 def _start_twice(play: Play) -> None:
     """The onsite's program is started once more on the same machine: it is refused, and disturbs nobody."""
-    first = play.onsite
-    second = play.stage.deployment.begin_onsite()
-    play.stage.deployment.onsites[1] = first
+    second = play.stage.deployment.start_copy("onsite", onsite_id(), "--interface", "eth0")
     play.pause(0.5, 1.5)
     second.stop(signal.SIGTERM, END_SECONDS)
     play.lifted()
