@@ -21,6 +21,14 @@ from tests.lab.website import PAGE
 
 ONSITE = onsite_id()
 OLD_ONSITE, OLD_MASTER = "rpi1300", "rpi1301"
+#: What OpenSSH 6.5 has in common with that of today, but for elliptic curves of Bernstein's in the key exchange.
+AGED = """\
+KexAlgorithms ecdh-sha2-nistp256,diffie-hellman-group14-sha1
+Ciphers aes128-ctr,3des-cbc
+MACs hmac-sha2-256,hmac-sha1
+HostKeyAlgorithms ssh-ed25519
+PubkeyAcceptedAlgorithms ssh-ed25519,ssh-rsa
+"""
 #: Seconds until an onsite waits again after a session: two of them it stays away.
 BACK_SECONDS = 10.0
 
@@ -149,6 +157,32 @@ class OldServerTests(SynchronousTestCase):
             self.assertIn("Remote onsite has it LAN interface configured with IP address 192.168.1.10/24\n", words)
             self.assertIn("Joined by the server, which can read this session; the tunnel to it is by vtun\n", words)
 
+    def test_stunnel(self) -> None:
+        """Where nothing but TCP port 443 is open, C{-T} leads through the old server's stunnel."""
+        for router in ("site-router", "support-router"):
+            self.lab.allow_only(router, 443)
+        self.deployment.door = "tls"
+        with self.telling():
+            self.start_onsite()
+            self.deployment.start_master()
+            self.deployment.wait_session()
+            self.use()
+            self.assertEqual(self.deployment.end_session(), 0)
+            self.require_nothing_left("onsite", "master")
+
+    def test_aged(self) -> None:
+        """A server whose OpenSSH knows no more than that of 2014 (6.5) did is old enough company."""
+        self.server.stop()
+        with (self.server.directory / "sshd_config").open("a") as config:
+            config.write(AGED)
+        self.server.start()
+        with self.telling():
+            self.start_onsite()
+            self.deployment.start_master()
+            self.deployment.wait_session()
+            self.use()
+            self.assertEqual(self.deployment.end_session(), 0)
+
     def test_old_onsite(self) -> None:
         """A new master reaches what an old onsite makes accessible."""
         with self.telling():
@@ -208,6 +242,19 @@ class OldServerTests(SynchronousTestCase):
             self.assertEqual(self.deployment.master.wait(SCRIPT_SECONDS), 4)
             self.wait_back(onsite, 1)
             self.require_nothing_left("onsite", "master")
+
+    def test_server_gone(self) -> None:
+        """When the server goes in a session, nothing is left on the devices, and the onsite is here when it is back."""
+        with self.telling():
+            onsite = self.start_onsite()
+            self.deployment.start_master()
+            self.deployment.wait_session()
+            self.server.stop()
+            assert self.deployment.master is not None
+            self.assertIn(self.deployment.master.wait(END_SECONDS), (3, 4))
+            self.require_nothing_left("onsite", "master")
+            self.server.start()
+            self.wait_back(onsite, 1)
 
     def test_end_to_end(self) -> None:
         """Who wants to be read by nobody has no session here, and is told why."""
