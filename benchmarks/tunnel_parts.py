@@ -15,6 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from zope.interface import implementer
 
@@ -126,8 +127,16 @@ class Site:
         self.network = KernelNetwork()
         self.interface = "rdv0"
         self.identity = _load(folder, role)
-        self.door = TCP4ClientEndpoint(reactor, host, DOOR_PORT)
+        self.door_address = (host, DOOR_PORT)
+        self.door = TCP4ClientEndpoint(reactor, *self.door_address)
         self.authority = Authority.open(folder / "server", [NAME], reactor).der
+        # A tls tunnel uses none of these.
+        self.programs = None
+        self.owner = "benchmark.tunnel"
+
+    def forward(self, port: int) -> IStreamClientEndpoint:
+        """See L{ITunnelSite}."""
+        raise NotImplementedError
 
 
 def device(own: Role, folder: str, host: str) -> None:

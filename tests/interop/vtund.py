@@ -18,7 +18,7 @@ from signal import Signals
 from typing import Any
 
 from twisted.internet import reactor as global_reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ProcessDone, ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall, IProcessTransport
 from twisted.internet.protocol import Factory, ProcessProtocol, Protocol
@@ -61,10 +61,21 @@ class Program(ProcessProtocol):
 
     def __init__(self) -> None:
         self.said = ""
-        #: Fires with its exit status, or minus the number of the signal that ended it.
-        self.ended: Deferred[int] = Deferred()
         self.status: int | None = None
+        self._waiting: list[Deferred[int]] = []
         self._awaited: list[tuple[str, Deferred[None]]] = []
+
+    @property
+    def ended(self) -> Deferred[int]:
+        """
+        A Deferred, each time another, since a test that takes too long cancels what it waits for: fires with the
+        program's exit status, or minus the number of the signal that ended it.
+        """
+        if self.status is not None:
+            return succeed(self.status)
+        ended: Deferred[int] = Deferred(self._waiting.remove)
+        self._waiting.append(ended)
+        return ended
 
     def saying(self, text: str) -> Deferred[None]:
         """A Deferred that fires once it has said C{text}, and fails if it ends without."""
@@ -98,7 +109,9 @@ class Program(ProcessProtocol):
         signal = getattr(value, "signal", None)
         self.status = 0 if isinstance(value, ProcessDone) else -signal if signal else value.exitCode
         self._look()
-        self.ended.callback(self.status)
+        waiting, self._waiting = self._waiting, []
+        for ended in waiting:
+            ended.callback(self.status)
 
 
 class World:
