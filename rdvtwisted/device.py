@@ -70,6 +70,8 @@ class Desk:
     profile: Profile = field(factory=Profile, init=False)
     session: Session | None = field(default=None, init=False)
     registered_at: float | None = field(default=None, init=False)
+    #: An old onsite whose tunnel has been taken down, until it waits for a master again: it is about to leave.
+    spent: bool = field(default=False, init=False)
     last_heard: float = field(init=False)
     round_trip: float | None = field(default=None, init=False)
     #: Where the device may open channels to.
@@ -144,6 +146,7 @@ class Desk:
         """The device's session is over."""
         if self.session is not None:
             self._ended = self.session.view()
+        self.spent = self._end_point is not None and not self.profile.backends
         self.session = self._end_point = None
         self.changed()
 
@@ -186,6 +189,7 @@ class Desk:
 
     def _wait_for_master(self, request: requests.WaitForMaster) -> Deferred[Readiness]:
         self._register()
+        self.spent = False
 
         def answer(over: bool) -> Readiness | None:
             if self.session is not None and self.session.state in _WANTED:

@@ -124,7 +124,9 @@ class Registry:
 
     def visible(self, master: Desk) -> tuple[Presence, ...]:
         """The onsites that are here now and that this master may know of, by id."""
-        return self._access.visible(master.device.id, self.online(Role.ONSITE))
+        spent = {id for id, desk in self._registered.items() if desk.spent}
+        ready = [presence for presence in self.online(Role.ONSITE) if presence.id not in spent]
+        return self._access.visible(master.device.id, ready)
 
     def make_room(self, master: Desk, onsite_id: str) -> None:
         """
@@ -172,7 +174,7 @@ class Registry:
     def _onsite(self, master: Desk, id: str) -> tuple[Desk, Grant]:
         grant = self._access.require(master.device.id, id, master.profile.mode)
         onsite = self._registered.get(id)
-        if onsite is None or onsite.device.role is not Role.ONSITE:
+        if onsite is None or onsite.spent or onsite.device.role is not Role.ONSITE:
             raise OnsiteNotRegistered(id)
         return onsite, grant
 

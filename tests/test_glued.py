@@ -16,6 +16,7 @@ from rdvtwisted.errors import (
     ConnectionLost,
     GlueNotAvailable,
     NetworkError,
+    OnsiteNotRegistered,
     PoolExhausted,
     RDVError,
     RequestRefused,
@@ -23,6 +24,7 @@ from rdvtwisted.errors import (
     VtunNotStarted,
 )
 from rdvtwisted.leases import LeasePool
+from rdvtwisted.requests import Readiness
 from rdvtwisted.testing.ends import MemoryServerTunnel
 from rdvtwisted.testing.glue import MemoryGlue
 from rdvtwisted.testing.streams import MemoryStream
@@ -123,6 +125,18 @@ class GluedTests(RegistryCase):
         super().assert_nothing_held()
         self.assertEqual(self.glue.specs, {})
         self.assertTrue(all(tunnel.closed.called for tunnel in self.tunnels))
+
+    def test_spent(self) -> None:
+        """An old onsite whose tunnel is down is about to leave: no master finds it until it waits again."""
+        onsite, master = self.old_pair()
+        self.let_in(onsite, master)
+        self.ask(master, requests.EndSession(EndReason.OPERATOR))
+        self.assertEqual(self.ask(master, requests.ListOnsite()), ())
+        self.refused(master, requests.Connect("on1"), OnsiteNotRegistered)
+        self.assertEqual([presence.id for presence in self.registry.online(Role.ONSITE)], ["on1"])
+        self.wait(onsite)
+        self.ask(master, requests.Connect("on1"))
+        self.assertIs(self.ask(onsite, requests.WaitForMaster()), Readiness.READY)
 
     def test_bridged(self) -> None:
         """A bridged session has addresses for those who want to be told some, and none at the server."""
@@ -271,8 +285,8 @@ class GluedTests(RegistryCase):
     def test_two_hundred(self) -> None:
         """Two hundred sessions in a row leave nothing behind."""
         onsite, master = self.arrive("on1", backends=()), self.arrive("ma1", backends=())
-        self.wait(onsite)
         for _ in range(200):
+            self.wait(onsite)
             self.ask(master, requests.Connect("on1"))
             self.let_in(onsite, master)
             self.ask(master, requests.EndSession(EndReason.OPERATOR))

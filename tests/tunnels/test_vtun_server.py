@@ -281,7 +281,7 @@ class KeepaliveTests(SynchronousTestCase):
         clock.advance(KEEPALIVE_INTERVAL)
         (error,) = told(events)
         self.assertIsInstance(error, ConnectionLost)
-        self.assertEqual(str(error), "the vtun client was silent for 150 s")
+        self.assertEqual(str(error), "the vtun client was silent for 12 s")
         self.assertEqual(end.take_output(), CLOSE)
         self.assertEqual(clock.getDelayedCalls(), [])
 
