@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from ipaddress import ip_interface
 
 from pyroute2 import IPRoute
@@ -13,7 +15,7 @@ from rdvtwisted.adapters.network.wiring import Wiring
 from rdvtwisted.errors import NetworkError
 from rdvtwisted.values import Mode
 from tests.adapters.network.memory import device
-from tests.lab.hosts import PREFIX, NamespaceTestCase, entered, run
+from tests.lab.hosts import PATIENCE, PREFIX, NamespaceTestCase, entered, inside, run
 
 
 class Contract(SynchronousTestCase):
@@ -100,6 +102,26 @@ class LinuxTests(NamespaceTestCase, Contract):
         wiring = self.wiring()
         with entered("device"):
             self.check_interfaces(wiring)
+
+    def test_interface_owner(self) -> None:
+        """A TUN interface that is there for a program is no other user's to open."""
+        wiring = self.wiring()
+        with entered("device"):
+            wiring.add_tuntap("rdv-1", Mode.L3)
+        attach = (
+            "import fcntl, os, struct\n"
+            "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+            "node = os.open('/dev/net/tun', os.O_RDWR)\n"
+            "fcntl.ioctl(node, 0x400454CA, struct.pack('16sH22x', b'rdv-1', 0x1001))\n"
+        )
+        stranger = subprocess.run(
+            inside("device", sys.executable, "-c", attach),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        self.assertIn("PermissionError", stranger.stderr)
 
     def test_ports(self) -> None:
         """Each interface with its hardware address, every address of its own, and the bridge that it is in."""

@@ -25,6 +25,7 @@ NODE = "/dev/net/tun"
 
 TUNSETIFF = 0x400454CA
 TUNSETPERSIST = 0x400454CB
+TUNSETOWNER = 0x400454CC
 TUNSETOFFLOAD = 0x400454D0
 TUNSETVNETHDRSZ = 0x400454D8
 TUNSETVNETLE = 0x400454DC
@@ -119,7 +120,8 @@ def make_persistent(name: str, mode: Mode, system: System | None = None) -> None
     Make a TUN (L3) or TAP (L2) interface that stays until it is deleted, for another program to open: one that
     asks for a plain one, without headers in front of packets.
 
-    It belongs to the network namespace of the calling thread, and any program with CAP_NET_ADMIN can open it.
+    It belongs to the network namespace of the calling thread. Programs of this user can open it, and those with
+    CAP_NET_ADMIN.
 
     @raise MissingProgram: the kernel has no TUN.
     @raise MissingPrivilege: this process may not.
@@ -132,6 +134,8 @@ def make_persistent(name: str, mode: Mode, system: System | None = None) -> None
         fd = system.open(NODE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         flags = (IFF_TUN if mode is Mode.L3 else IFF_TAP) | IFF_NO_PI | IFF_TUN_EXCL
         system.ioctl(fd, TUNSETIFF, _IFREQ.pack(name.encode("ascii"), flags))
+        # One without an owner is open to everybody who may open the node, which often is everybody.
+        system.ioctl(fd, TUNSETOWNER, os.geteuid())
         system.ioctl(fd, TUNSETPERSIST, 1)
     except OSError as error:
         raise _unopened(name, error) from None

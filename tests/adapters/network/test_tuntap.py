@@ -227,19 +227,19 @@ class PacketDeviceTests(SynchronousTestCase):
         self._refused(system, NetworkError, "rdv-t")
 
     def test_persistent(self) -> None:
-        """An interface for another program is made without headers, stays, and is left closed."""
+        """An interface for another program is made without headers, is this user's, stays, and is left closed."""
         for mode, flags in ((Mode.L3, 0x9001), (Mode.L2, 0x9002)):
             system = MemorySystem()
             make_persistent("rdv-t", mode, system)
-            ((request, name), keep) = system.ioctls
+            ((request, name), own, keep) = system.ioctls
             assert isinstance(name, bytes)
             self.assertEqual((request, name), (0x400454CA, struct.pack("16sH22x", b"rdv-t", flags)))
-            self.assertEqual(keep, (0x400454CB, 1))
+            self.assertEqual((own, keep), ((0x400454CC, os.geteuid()), (0x400454CB, 1)))
             self.assertEqual(system.opened, [])
 
     def test_persistent_refused(self) -> None:
         """One that cannot be made is refused in one line, and nothing is left open."""
-        for request in (tuntap.TUNSETIFF, tuntap.TUNSETPERSIST):
+        for request in (tuntap.TUNSETIFF, tuntap.TUNSETOWNER, tuntap.TUNSETPERSIST):
             system = MemorySystem()
             system.refusals[request] = errno.EBUSY
             error = self.assertRaises(NetworkError, make_persistent, "rdv-t", Mode.L3, system)
