@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import IPv4Interface
 from itertools import product
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -13,7 +14,7 @@ from tests.lab.private import built_for
 from tests.lab.processes import LabError, eventually, tail
 from tests.lab.programs import PROGRAMS, obstacles
 from tests.lab.scene import BACK_SECONDS
-from tests.lab.topology import CUSTOMER_LAN, EXTREMITY_LINK, site_suffix
+from tests.lab.topology import CUSTOMER_LAN, site_suffix
 from tests.lab.traffic import TrafficTestCase
 
 BACKENDS = ("tls", "stunnel", "vtun")
@@ -229,9 +230,14 @@ class TenTests(CrowdCase):
         self.assertEqual(len(self.deployment.ask("sessions")), self.sessions)
         self.assertEqual({each["join"] for each in self.deployment.ask("sessions")}, {"glue"})
         self.apart()
+        ends = [
+            IPv4Interface(str(self.deployment.records(id(number))[-1]["address"])).ip
+            for id in (master_id, onsite_id)
+            for number in self.numbers
+        ]
+        self.assertEqual(len(set(ends)), 2 * self.sessions)
         for number in self.numbers:
-            # Nobody else's end of a tunnel answers, nor does another engineer's PC.
-            pc = f"pc{site_suffix(number)}"
-            others = [str(EXTREMITY_LINK[3]), self.lab.addresses["server"]]
-            self.assertEqual([address for address in others if self.lab.pings(pc, address)], [], pc)
+            # Nobody else's end of a tunnel answers.
+            pc, others = f"pc{site_suffix(number)}", ends[number % self.sessions :: self.sessions]
+            self.assertEqual([end for end in others if self.lab.pings(pc, str(end))], [], pc)
         self.leave()
