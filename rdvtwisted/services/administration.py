@@ -17,6 +17,7 @@ from rdvtwisted.adapters.store.inventory import SqlInventory
 from rdvtwisted.audit import Deed
 from rdvtwisted.interfaces import IAuditTrail
 from rdvtwisted.registry import Registry
+from rdvtwisted.services.concessions import Concessions
 from rdvtwisted.values import EndReason, Presence, SessionView
 
 
@@ -31,6 +32,7 @@ class Administration:
     _door: Door
     _ports: Mapping[str, int]
     _trail: IAuditTrail
+    _concessions: Concessions
     _started_at: float = field(factory=time.time, init=False)
 
     def status(self) -> Mapping[str, object]:
@@ -64,6 +66,7 @@ class Administration:
     def refresh(self) -> int:
         """Read the inventory again, drop who may not be here any more, and hold sessions to the access rules."""
         self._inventory.refresh()
+        self._concessions.review()
         dropped = self._registry.drop_disentitled()
         self._registry.review_access()
         return dropped

@@ -37,6 +37,7 @@ from rdvtwisted.errors import AddressInUse, StateDirectoryError
 from rdvtwisted.leases import LeasePool
 from rdvtwisted.registry import Registry
 from rdvtwisted.services.administration import Administration
+from rdvtwisted.services.concessions import Concessions
 from rdvtwisted.services.joinery import Joinery, confine, make_ends
 from rdvtwisted.services.recording import Recording
 from rdvtwisted.services.sockets import Bound, bind
@@ -177,7 +178,9 @@ def _assemble(settings: ServerSettings, reactor: Any, undo: ExitStack, confined:
         refused=registry.refused,
         tls12=settings.tls.minimum_version == "1.2",
     )
-    administration = Administration(inventory, registry, authority, door, ports, recording.trail)
+    concessions = Concessions(inventory, ssh, door, settings)
+    concessions.review()
+    administration = Administration(inventory, registry, authority, door, ports, recording.trail, concessions)
     control = ControlService(reactor, reactor, settings.control.socket, administration)
     control.check()
     # twistd may go into the background now.
@@ -191,7 +194,7 @@ def _assemble(settings: ServerSettings, reactor: Any, undo: ExitStack, confined:
         control=control,
         inventory=inventory,
         lock=lock,
-        upkeep=Upkeep(reactor, inventory, registry, authority, door),
+        upkeep=Upkeep(reactor, inventory, registry, authority, door, concessions),
         joinery=Joinery(reactor, registry.ends, settings.session.max_glued if settings.session.glue else 0),
         recording=recording,
         confine=partial(confine, state) if confined else _unconfined,

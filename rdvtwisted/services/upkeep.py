@@ -14,6 +14,7 @@ from rdvtwisted.adapters.front.door import Door
 from rdvtwisted.adapters.store.inventory import SqlInventory
 from rdvtwisted.errors import RDVError
 from rdvtwisted.registry import Registry
+from rdvtwisted.services.concessions import Concessions
 
 #: Seconds between two looks whether the TLS door's certificate is due for renewal.
 CERTIFICATE_SECONDS = 86_400.0
@@ -33,6 +34,7 @@ class Upkeep:
     registry: Registry
     authority: Authority
     door: Door
+    concessions: Concessions
     _loops: list[LoopingCall] = field(factory=list, init=False)
     _troubles: dict[str, str] = field(factory=dict, init=False)
 
@@ -52,6 +54,7 @@ class Upkeep:
 
     def _refresh(self) -> None:
         if self.inventory.refresh():
+            self.concessions.review()
             dropped, ended = self.registry.drop_disentitled(), self.registry.review_access()
             self._log.info(
                 "The inventory has changed; devices that are dropped for it: {dropped}; sessions ended: {ended}",

@@ -54,7 +54,7 @@ class ServerTransport(SecureTransport, conch.SSHServerTransport):
     _told_at = 0.0
 
     def __init__(self, server: SSHServer, door: str) -> None:
-        super().__init__(server.settings, server.clock, algorithms.offer(server.settings.legacy_algorithms))
+        super().__init__(server.settings, server.clock, algorithms.offer(server.legacy))
         self.supportedPublicKeys = list(server.host_key_algorithms)
         self.server = server
         self.reception = server.reception
@@ -117,7 +117,7 @@ class ServerTransport(SecureTransport, conch.SSHServerTransport):
 
     def introduce(self) -> None:
         """Say which signatures of users are accepted: that is not the same as which ones we make (RFC 8308)."""
-        names = algorithms.signatures(algorithms.SIGNATURES, self.settings.legacy_algorithms)
+        names = algorithms.signatures(algorithms.SIGNATURES, self.server.legacy)
         self.sendExtInfo([(b"server-sig-algs", ",".join(names).encode())])
 
     def ssh_EXT_INFO(self, packet: bytes) -> None:
@@ -227,6 +227,7 @@ class SSHServer:
     lines: set[ServerTransport] = field(factory=set, init=False)
     private_keys: dict[bytes, Key] = field(factory=dict, init=False)
     public_keys: dict[bytes, Key] = field(factory=dict, init=False)
+    legacy: bool = field(init=False)
     host_key_algorithms: tuple[bytes, ...] = field(init=False)
     _all_gone: list[Deferred[None]] = field(factory=list, init=False)
     log = Logger()
@@ -243,9 +244,13 @@ class SSHServer:
             kind = public_key(private).algorithm.encode()
             self.private_keys[kind] = Key(private)
             self.public_keys[kind] = Key(private).public()
+        self.accept_legacy(self.settings.legacy_algorithms)
+
+    def accept_legacy(self, accept: bool) -> None:
+        """Say whether whoever comes from now on is offered the algorithms that only old clients need."""
+        self.legacy = accept
         kinds = [kind.decode() for kind in self.private_keys]
-        names = algorithms.signatures(kinds, self.settings.legacy_algorithms)
-        self.host_key_algorithms = tuple(name.encode() for name in names)
+        self.host_key_algorithms = tuple(name.encode() for name in algorithms.signatures(kinds, accept))
 
     def factory(self, door: str) -> DoorFactory:
         """The factory of one door: C{'ssh'} or C{'tls'}."""
