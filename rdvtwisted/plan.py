@@ -319,6 +319,8 @@ class Port:
     upper: str | None = None
     #: Every address that it has.
     addresses: tuple[IPv4Interface | IPv6Interface, ...] = ()
+    #: It is up, and there is a link: a cable with something at its other end.
+    carrier: bool = True
 
 
 @frozen

@@ -50,6 +50,14 @@ class INetwork(Interface):
         @return: a Deferred of a L{rdvtwisted.plan.Site}.
         """
 
+    def watch(changed):
+        """
+        Call C{changed()} soon after links or addresses of this machine have changed; once if several come together.
+
+        @return: what to call to end that; calling it again is no error.
+        @raise rdvtwisted.errors.NetworkError: it cannot be done.
+        """
+
     def make_interface(owner, name, mode):
         """
         Make a TUN (L3) or TAP (L2) interface of this name that another program

@@ -19,6 +19,7 @@ from rdvtwisted.errors import InvalidValue, MissingProgram
 from rdvtwisted.services.console import Console
 from rdvtwisted.services.device import DeviceSettings, make_state_directory, require_net_admin
 from rdvtwisted.services.equipment import Equipment
+from rdvtwisted.services.footing import stand_by
 from rdvtwisted.services.link import Link, open_link
 from rdvtwisted.services.master import MasterService, MasterSettings
 from rdvtwisted.services.onsite import OnsiteService
@@ -152,7 +153,12 @@ def _lacking(missing: Iterable[Missing]) -> list[str]:
 
 
 def _connector(equipment: Equipment) -> Callable[[], Awaitable[Link]]:
-    return lambda: open_link(equipment.settings, equipment.identity, equipment.authority, equipment.reactor)
+    async def connect() -> Link:
+        link = await open_link(equipment.settings, equipment.identity, equipment.authority, equipment.reactor)
+        stand_by(link, equipment.network, equipment.reactor)
+        return link
+
+    return connect
 
 
 def make_onsite(

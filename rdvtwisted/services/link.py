@@ -125,6 +125,15 @@ class Link:
         """An endpoint for a TCP port of 127.0.0.1 at the server, through this connection."""
         return self._ssh.endpoint("127.0.0.1", port)
 
+    @property
+    def local_host(self) -> str | None:
+        """This machine's address that the connection comes from, as text; C{None} if that is not known."""
+        return self._ssh.local_host
+
+    def give_up(self, error: RDVError) -> None:
+        """The connection is of no use any more, for a reason that it cannot notice itself."""
+        self._fail(error)
+
     def gone(self) -> Deferred[RDVError]:
         """
         @return: a Deferred that fires with L{error} once there is one. May be cancelled.

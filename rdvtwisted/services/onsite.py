@@ -14,6 +14,7 @@ from rdvtwisted.errors import InvalidValue, RDVError, RoleMismatch
 from rdvtwisted.requests import Publish, Readiness, WaitForMaster
 from rdvtwisted.services.console import Console, carriage, carried, established, flow
 from rdvtwisted.services.equipment import Equipment
+from rdvtwisted.services.footing import rest
 from rdvtwisted.services.leg import Leg
 from rdvtwisted.services.link import Link
 from rdvtwisted.services.pace import Pace
@@ -83,7 +84,10 @@ class OnsiteService(Service):
                 return
             delay = max(self.pace.next(), away)
             self._log.debug("Connecting anew in {delay:.1f} s", delay=delay)
-            await deferLater(self.equipment.reactor, delay)
+            if away:
+                await deferLater(self.equipment.reactor, delay)
+            else:
+                await rest(self.equipment.network, self.equipment.reactor, delay)
 
     def _is_news(self, trouble: str) -> bool:
         """Whether this is another trouble than the last time: the same one, told every few seconds, fills the disk."""

@@ -34,6 +34,8 @@ class MemoryNetwork:
         #: The packet devices made so far, by their names, and the modes they were made with.
         self.devices: dict[str, MemoryPacketDevice] = {}
         self.modes: dict[str, Mode] = {}
+        #: Who is told of changes.
+        self.watchers: list[Callable[[], None]] = []
         #: With which error the next call is answered.
         self.refusal: RDVError | None = None
 
@@ -84,6 +86,21 @@ class MemoryNetwork:
 
     def site(self) -> Deferred[Site]:
         return self._answer(lambda: self._site)
+
+    def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
+        self.watchers.append(changed)
+
+        def stop() -> None:
+            if changed in self.watchers:
+                self.watchers.remove(changed)
+
+        return stop
+
+    def move(self, site: Site) -> None:
+        """From now on, this machine is attached to other things; those who watch are told."""
+        self._site = site
+        for changed in list(self.watchers):
+            changed()
 
     def make_interface(self, owner: str, name: str, mode: Mode) -> Deferred[None]:
         def make() -> None:

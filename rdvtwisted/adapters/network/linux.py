@@ -18,6 +18,7 @@ from rdvtwisted.adapters.network.kernel import Kernel
 from rdvtwisted.adapters.network.netlink import Routing
 from rdvtwisted.adapters.network.sysctl import Sysctls
 from rdvtwisted.adapters.network.tuntap import PacketDevice
+from rdvtwisted.adapters.network.watching import Watching
 from rdvtwisted.adapters.network.wiring import Wiring
 from rdvtwisted.adapters.network.worker import Worker
 from rdvtwisted.interfaces import INetwork
@@ -57,6 +58,7 @@ class LinuxNetwork:
         @param directory: where the journals are; made if need be. Under C{/run}
             if possible: a journal is of no use after a reboot.
         """
+        self._reactor = reactor
         self._worker = Worker(reactor)
         self._journal = Journal(directory)
         self._kernel = kernel
@@ -75,6 +77,9 @@ class LinuxNetwork:
 
     def site(self) -> Deferred[Site]:
         return self._run(site.site)
+
+    def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
+        return Watching(self._reactor, changed).stop
 
     def make_interface(self, owner: str, name: str, mode: Mode) -> Deferred[None]:
         return self.apply(Plan(owner, (TunTap(name, mode),)))

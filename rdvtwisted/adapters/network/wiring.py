@@ -18,6 +18,7 @@ from rdvtwisted.values import Mode
 
 #: linux/if.h.
 _IFF_PROMISC = 0x100
+_IFF_LOWER_UP = 0x10000
 #: linux/if_arp.h.
 _ARPHRD_ETHER = 1
 #: Every protocol (linux/if_ether.h).
@@ -56,6 +57,7 @@ class Wiring:
                 hardware=message.get_attr("IFLA_ADDRESS") if message["ifi_type"] == _ARPHRD_ETHER else None,
                 upper=names.get(message.get_attr("IFLA_MASTER")),
                 addresses=tuple(addresses.get(message["index"], ())),
+                carrier=bool(message["flags"] & _IFF_LOWER_UP),
             )
             for message in links
         ]

@@ -31,6 +31,12 @@ class SSHLink:
         return self._line.server_key
 
     @property
+    def local_host(self) -> str | None:
+        """This machine's address that the connection comes from, as text; L{None} if the transport has none."""
+        host = getattr(self._line.transport.getHost(), "host", None)
+        return host if isinstance(host, str) else None
+
+    @property
     def key_exchange(self) -> str:
         """The key exchange in use, as SSH names it."""
         return self._line.exchange_name
