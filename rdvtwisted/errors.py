@@ -193,6 +193,12 @@ class PeerKeyChanged(RDVError):
         super().__init__(f"the key of {peer} has changed: pinned {pinned}, shown {shown}. {cure}")
 
 
+class AccessDenied(RDVError):
+    """This device's own rules forbid a session, or what it was to be."""
+
+    exit_status = 4
+
+
 class TunnelFailed(RDVError):
     """The tunnel could not be built, or broke."""
 

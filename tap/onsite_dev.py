@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService
+from twisted.python import usage
 
+from rdvtwisted.errors import InvalidValue
+from rdvtwisted.scope import ALL, Destination, Scope
 from rdvtwisted.services.assembly import inform, make_onsite
+from rdvtwisted.services.boundary import USUAL_FILE, LocalAccess
 from rdvtwisted.values import Role
 from tap.device import DeviceOptions
 from tap.logbook import Logged, observer
@@ -34,8 +38,37 @@ class Options(DeviceOptions):
     )
     optParameters: list[list[Any]] = [
         ["interface", "i", None, "Interface whose LAN is made accessible. [default: that of the default route]"],
+        [
+            "access",
+            None,
+            None,
+            f"File, root's, with access rules that hold whatever the server says. [default: {USUAL_FILE}, if there]",
+        ],
         ["backends", "b", None, "Tunnel backends to use, with commas between. [default: all that can be]", names],
     ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.allowed: list[Destination] = []
+
+    def opt_allow(self, text: str) -> None:
+        """
+        Let a session reach this part of the LAN, and nothing that no such option names: 192.168.1.0/24,
+        192.168.1.10:tcp/80,443, '*:icmp'. May be repeated. This device keeps to it whatever the server says.
+        """
+        try:
+            self.allowed.append(Destination.parse(text))
+        except InvalidValue as error:
+            raise usage.UsageError(f"--allow: {error}") from None
+
+    def access(self) -> LocalAccess:
+        """What a session may be and reach, at most."""
+        named = self["access"]
+        return LocalAccess(
+            file=Path(named).absolute() if named else USUAL_FILE,
+            required=bool(named),
+            scope=Scope.of(self.allowed) if self.allowed else ALL,
+        )
 
 
 def makeService(options: Options) -> IService:
@@ -51,5 +84,6 @@ def makeService(options: Options) -> IService:
             session_seconds=options["session-time"],
             report=options["report"] and Path(options["report"]).absolute(),
             backends=options["backends"],
+            access=options.access(),
         )
         return Logged(service, observer(options.log_level, options.parent or {}))

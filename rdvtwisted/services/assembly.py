@@ -16,6 +16,7 @@ from rdvtwisted.adapters.programs import Programs
 from rdvtwisted.adapters.ssh.identity import Identity, identity
 from rdvtwisted.adapters.uplink import Authority
 from rdvtwisted.errors import InvalidValue, MissingProgram
+from rdvtwisted.services.boundary import LocalAccess
 from rdvtwisted.services.console import Console
 from rdvtwisted.services.device import DeviceSettings, make_state_directory, require_net_admin
 from rdvtwisted.services.equipment import Equipment
@@ -168,17 +169,22 @@ def make_onsite(
     session_seconds: float | None,
     report: Path | None,
     backends: Sequence[str] | None = None,
+    access: LocalAccess | None = None,
     reactor: Any = None,
 ) -> OnsiteService:
     """
     An onsite device, not started.
 
+    @param access: what it allows, whatever the server says; C{None}: anything.
     @param backends: the names of the tunnel backends that it may use; C{None} for all that it can.
     @raise RDVError: this machine lacks something, or a file cannot be used.
     """
     console = Console(_log_line, _log_complaint, report)
     console.check()
     equipment = _equipment(settings, reactor or global_reactor())
+    if access is not None:
+        access.rules()
+        equipment.access = access
     require_net_admin()
     _require_backends(equipment, backends or ())
     return OnsiteService(

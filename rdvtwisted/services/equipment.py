@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from attrs import define
+from attrs import define, field
 from twisted.internet.defer import CancelledError
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.logger import Logger
@@ -23,6 +23,8 @@ from rdvtwisted.requests import (
     GetTunnelParameters,
     GetVtunParameters,
 )
+from rdvtwisted.scope import Scope
+from rdvtwisted.services.boundary import Boundary, LocalAccess
 from rdvtwisted.services.device import DeviceSettings
 from rdvtwisted.services.leg import Ending, Leg, TunnelSite, reason_of
 from rdvtwisted.services.link import Link
@@ -40,6 +42,7 @@ class Equipment:
     Everything that one device needs to take part in sessions.
 
     @ivar backends: the tunnel backends that can be used here, by name.
+    @ivar access: what an onsite allows, whatever the server says.
     @ivar owner: under which everything in the kernel is journalled and named.
     """
 
@@ -53,6 +56,7 @@ class Equipment:
     authority: Authority
     backends: Mapping[str, ITunnelBackend]
     programs: IPrograms
+    access: LocalAccess = field(factory=LocalAccess)
 
     @property
     def owner(self) -> str:
@@ -163,8 +167,14 @@ class Equipment:
         if not link.old:
             self.authority.accept(await link.ask(GetCertificateAuthority()))
         around = await self.network.site()
-        port = self.settings.port if self.settings.tls else parameters.door_port
         interface = interface_name("rdv", self.owner)
+
+        def plan(scope: Scope) -> Plan:
+            return self._plan(parameters, interface, extremity, around, dhcp, scope)
+
+        boundary = Boundary(self.access, parameters, link, self.reactor, plan)
+        await boundary.learn()
+        port = self.settings.port if self.settings.tls else parameters.door_port
         site = TunnelSite(
             device=self.settings.account,
             role=self.settings.role,
@@ -180,21 +190,26 @@ class Equipment:
             link=link,
         )
         # The plan first: if there can be none, there is no tunnel that would have to be closed.
-        plan = self._plan(parameters, interface, extremity, around, dhcp)
+        first_plan = boundary.plan
         return Leg(
             session=parameters.session,
             tunnel=backend.device_end(parameters, site),
             network=self.network,
-            plan=plan,
+            plan=first_plan,
             link=link,
             clock=self.reactor,
+            boundary=boundary,
         )
 
-    def _plan(self, parameters: TunnelParameters, tunnel: str, extremity: str, site: Site, dhcp: bool) -> Plan:
+    def _plan(
+        self, parameters: TunnelParameters, tunnel: str, extremity: str, site: Site, dhcp: bool, scope: Scope
+    ) -> Plan:
         onsite = self.settings.role is Role.ONSITE
         if parameters.mode is Mode.L3:
-            routing = routed.onsite if onsite else routed.master
-            return routing(self.owner, tunnel, extremity, parameters.address, parameters.mtu, site)
+            address, mtu = parameters.address, parameters.mtu
+            if onsite:
+                return routed.onsite(self.owner, tunnel, extremity, address, mtu, site, scope)
+            return routed.master(self.owner, tunnel, extremity, address, mtu, site)
         if onsite:
             return bridged.onsite(self.owner, tunnel, extremity, parameters.mtu, site)
         return bridged.master(self.owner, tunnel, extremity, parameters.mtu, site, dhcp=dhcp)

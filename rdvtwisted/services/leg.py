@@ -8,15 +8,23 @@ from typing import Any
 from attrs import define, field, frozen
 from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
-from twisted.internet.task import deferLater
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClientEndpoint
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from rdvtwisted.errors import PeerKeyChanged, RDVError, TicketRefused
+from rdvtwisted.errors import (
+    AccessDenied,
+    ConfigError,
+    ConnectionLost,
+    PeerKeyChanged,
+    RDVError,
+    RequestRefused,
+    TicketRefused,
+)
 from rdvtwisted.interfaces import IDeviceTunnel, INetwork, IPrograms, ITunnelSite
 from rdvtwisted.plan import Plan
-from rdvtwisted.requests import WaitForSessionChange
+from rdvtwisted.requests import GetSession, WaitForSessionChange
+from rdvtwisted.services.boundary import Boundary
 from rdvtwisted.services.link import Link
 from rdvtwisted.services.waiting import first, following
 from rdvtwisted.values import EndReason, Role, SessionState, SessionView, TunnelReport
@@ -24,6 +32,8 @@ from rdvtwisted.values import EndReason, Role, SessionState, SessionView, Tunnel
 #: Seconds for which a device asks at a time whether its session is still what it was. Each answer is a sign of life
 #: of the server, so this and the link's patience bound how long a dead server goes unnoticed in a session.
 WATCH_SECONDS = 8.0
+#: States of a session that goes on.
+_LIVE = (SessionState.BUILDING, SessionState.UP)
 #: Seconds for which a device waits for the server's reason after its tunnel has ended.
 VERDICT_SECONDS = 1.5
 
@@ -68,6 +78,7 @@ class Leg:
     @ivar tunnel: not yet started.
     @ivar plan: what the tunnel's interface needs.
     @ivar link: the connection to the server, free for this leg's questions.
+    @ivar boundary: what may be done in the session, of which the plan is; C{None}: anything.
     """
 
     session: str
@@ -76,7 +87,13 @@ class Leg:
     plan: Plan
     link: Link
     clock: IReactorTime
+    boundary: Boundary | None = None
     _attached: bool = field(default=False, init=False)
+    _configured: bool = field(default=False, init=False)
+    #: When the session must be over that is up, by this device's own settings; then this fires.
+    _latest: float | None = field(default=None, init=False)
+    _time_up: Deferred[None] | None = field(default=None, init=False)
+    _limit: IDelayedCall | None = field(default=None, init=False)
 
     async def run(self, seconds: float | None, up: Callable[[TunnelReport], None]) -> Ending:
         """
@@ -115,17 +132,32 @@ class Leg:
         try:
             await self.tunnel.attach()
             self._attached = True
+            self._configured = True
             # In this order, so that a device which hears from this tunnel reaches what is behind it.
             await self.network.apply(self.plan)
             report = await self.tunnel.carry()
         except RDVError as error:
             return Ending(reason_of(error), error)
         up(report)
-        if seconds is None:
-            await Deferred()
-        else:
-            await deferLater(self.clock, seconds)
+        self._latest = None if seconds is None else self.clock.seconds() + seconds
+        self._time_up = Deferred()
+        self._set_limit()
+        try:
+            await self._time_up
+        finally:
+            self._time_up = None
+            self._set_limit()
         return Ending(EndReason.TIME_LIMIT)
+
+    def _set_limit(self) -> None:
+        """Let the session end in time, if it is up and must end some time."""
+        if self._limit is not None and self._limit.active():
+            self._limit.cancel()
+        ends = [self._latest, None if self.boundary is None else self.boundary.ends_at]
+        times = [each for each in ends if each is not None]
+        if self._time_up is not None and times:
+            wait = max(0.0, min(times) - self.clock.seconds())
+            self._limit = self.clock.callLater(wait, self._time_up.callback, None)
 
     async def _watch(self) -> Ending:
         """Ask the server until the session is over, and why. An old one has no answer but its own loss."""
@@ -133,11 +165,33 @@ class Leg:
             return Ending(EndReason.TUNNEL_LOST, await self.link.gone())
         view = SessionView(state=SessionState.BUILDING)
         try:
-            while view.state in (SessionState.BUILDING, SessionState.UP):
-                view = await self.link.ask(WaitForSessionChange(view.state, WATCH_SECONDS))
+            while True:
+                number = None if self.boundary is None else self.boundary.number
+                view = await self.link.ask(WaitForSessionChange(view.state, WATCH_SECONDS, number))
+                if view.state not in _LIVE:
+                    return Ending(view.reason or EndReason.TUNNEL_LOST)
+                if self.boundary is not None and (ending := await self._keep_within(self.boundary, view)) is not None:
+                    return ending
         except RDVError as error:
             return Ending(EndReason.TUNNEL_LOST, error)
-        return Ending(view.reason or EndReason.TUNNEL_LOST)
+
+    async def _keep_within(self, boundary: Boundary, view: SessionView) -> Ending | None:
+        """See to it that nothing is done but what may be now. How the session ends if that cannot be."""
+        try:
+            if await boundary.renew(view.grant):
+                self.plan = boundary.plan
+                if self._configured:
+                    await self.network.amend(self.plan)
+            self._set_limit()
+        except RequestRefused as error:
+            # There is no session to ask about any more.
+            view = await self.link.ask(GetSession())
+            return Ending(view.reason or EndReason.TUNNEL_LOST, error if view.reason is None else None)
+        except ConnectionLost:
+            raise
+        except RDVError as error:
+            return Ending(reason_of(error), error)
+        return None
 
     async def _verdict(self, watch: Deferred[Ending], ending: Ending) -> Ending:
         """What the server says of an end that this device has seen as the loss of its tunnel."""
@@ -152,7 +206,11 @@ class Leg:
 
 def reason_of(error: RDVError) -> EndReason:
     """What the server is told when C{error} keeps a device from building its tunnel, or breaks it."""
-    return EndReason.PEER_KEY_REFUSED if isinstance(error, PeerKeyChanged) else EndReason.TUNNEL_FAILED
+    if isinstance(error, PeerKeyChanged):
+        return EndReason.PEER_KEY_REFUSED
+    if isinstance(error, (AccessDenied, ConfigError)):
+        return EndReason.ACCESS_DENIED
+    return EndReason.TUNNEL_FAILED
 
 
 def _as_ending(failure: Failure) -> Ending:

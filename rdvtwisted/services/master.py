@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from rdvtwisted import bridged
 from rdvtwisted.errors import ConnectionLost, InvalidValue, OnsiteNotRegistered, RDVError, RoleMismatch, TunnelFailed
 from rdvtwisted.requests import Connect, GetRemoteSite, Publish
+from rdvtwisted.scope import ALL
 from rdvtwisted.services.console import Console, carriage, carried, duration, established, flow
 from rdvtwisted.services.equipment import Equipment
 from rdvtwisted.services.leg import Ending, Leg
@@ -158,6 +159,7 @@ class MasterService(Service):
             leg, up_at = working, reactor.seconds()
             self.console.record("up", session_s=round(up_at - selected, 3), **established(parameters, report))
             self._introduce(onsite, remote, carriage(parameters, report))
+            self._tell_limits(working)
             flowing.start(FLOW_SECONDS, now=False)
 
         def tell_flow() -> None:
@@ -223,6 +225,15 @@ class MasterService(Service):
         if self.settings.mode is Mode.L2:
             say("The PC is on that LAN now: let it ask there for an address anew, or give it one")
         say("Ctrl-C ends the session")
+
+    def _tell_limits(self, leg: Leg) -> None:
+        """What the server's access rules leave of the session, if not everything."""
+        boundary = leg.boundary
+        if boundary is not None and boundary.scope != ALL:
+            self.console.say(f"The access rules let you reach: {boundary.places}")
+        if boundary is not None and boundary.ends_at is not None:
+            left = boundary.ends_at - self.equipment.reactor.seconds()
+            self.console.say(f"The access rules end the session in {duration(max(0.0, left))}")
 
     def _conclude(self, onsite: str, ending: Ending, lost: RDVError | None, leg: Leg | None, seconds: float) -> None:
         """Tell how it ended; an end that nobody wanted is the command's failure."""

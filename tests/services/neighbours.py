@@ -14,6 +14,7 @@ from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from rdvtwisted.access import SessionGrant
 from rdvtwisted.adapters.pins import KnownPeers
 from rdvtwisted.adapters.uplink import Authority
 from rdvtwisted.interfaces import IDeviceTunnel, IServerSite, IServerTunnel, ITunnelBackend, ITunnelSite
@@ -21,9 +22,11 @@ from rdvtwisted.plan import Attachment, Port, Site
 from rdvtwisted.requests import (
     EndSession,
     GetCertificateAuthority,
+    GetSessionGrant,
     GetTunnelParameters,
     Publish,
 )
+from rdvtwisted.scope import ALL
 from rdvtwisted.services.device import DeviceSettings
 from rdvtwisted.services.equipment import Equipment
 from rdvtwisted.testing.network import MemoryNetwork
@@ -158,6 +161,7 @@ class DeviceCase(SynchronousTestCase):
             Publish: None,
             EndSession: None,
             GetTunnelParameters: self.parameters(),
+            GetSessionGrant: SessionGrant(1, None, ALL),
             GetCertificateAuthority: AUTHORITY,
         }
         self.servers.append(server)

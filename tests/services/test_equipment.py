@@ -10,8 +10,11 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel
 from zope.interface.verify import verifyObject
 
+from rdvtwisted.access import SessionGrant
 from rdvtwisted.adapters.pins import KnownPeers
 from rdvtwisted.errors import (
+    AccessDenied,
+    ConfigError,
     ConnectionLost,
     InvalidValue,
     NetworkError,
@@ -24,14 +27,17 @@ from rdvtwisted.errors import (
     TunnelFailed,
 )
 from rdvtwisted.interfaces import IDeviceTunnel, ITunnelBackend, ITunnelSite
-from rdvtwisted.plan import Pair, Route, interface_name
+from rdvtwisted.plan import FirewallTable, Pair, Route, interface_name
 from rdvtwisted.requests import (
     EndSession,
     GetCertificateAuthority,
     GetSession,
+    GetSessionGrant,
     GetTunnelParameters,
     WaitForSessionChange,
 )
+from rdvtwisted.scope import Scope
+from rdvtwisted.services.boundary import LocalAccess
 from rdvtwisted.services.leg import Ending, Leg
 from rdvtwisted.testing.tunnels import identity
 from rdvtwisted.values import EndReason, Mode, Role, SessionState, SessionView, TunnelParameters, TunnelReport
@@ -95,7 +101,7 @@ class SessionTests(EquipmentCase):
     def test_session(self) -> None:
         """Parameters, authority, interface, network and tunnel; up once packets flow; undone at the end."""
         ending = self.attend()
-        self.assertEqual(self.requests[:2], [GetTunnelParameters(), GetCertificateAuthority()])
+        self.assertEqual(self.requests[:3], [GetTunnelParameters(), GetCertificateAuthority(), GetSessionGrant()])
         self.assertEqual(self.tunnel.parameters, self.parameters())
         self.assertEqual(list(self.network.applied), ["onsite-rpi1100"])
         self.assertEqual(self.ups, [])
@@ -103,7 +109,7 @@ class SessionTests(EquipmentCase):
         self.pump()
         ((parameters, leg, report),) = self.ups
         self.assertEqual((parameters, leg.tunnel, report), (self.parameters(), self.tunnel, REPORT))
-        self.assertEqual(self.requests[-1], WaitForSessionChange(SessionState.BUILDING, 8.0))
+        self.assertEqual(self.requests[-1], WaitForSessionChange(SessionState.BUILDING, 8.0, 1))
         self.servers[-1].answer(SessionView(reason=EndReason.MASTER_LEFT))
         self.assert_ended(ending, EndReason.MASTER_LEFT)
 
@@ -147,6 +153,15 @@ class SessionTests(EquipmentCase):
             plan = self.network.applied.popitem()[1]
             kinds.append({type(step) for step in plan.steps} & {Pair, Route})
         self.assertEqual(dict(zip(Mode, kinds, strict=True)), {Mode.L3: {Route}, Mode.L2: {Pair}})
+
+    def test_scope(self) -> None:
+        """An onsite lets pass what both the server and its own rules allow; a master's plan knows no scope."""
+        self.servers[-1].answers[GetSessionGrant] = SessionGrant(1, None, Scope.parse("192.168.7.0/24:tcp/80-90"))
+        self.equipment.access = LocalAccess(scope=Scope.parse("192.168.7.5:tcp/85-99"))
+        self.attend()
+        [plan] = self.network.applied.values()
+        [table] = [step for step in plan.steps if isinstance(step, FirewallTable)]
+        self.assertIn("proto-dst 85-90 ct original ip daddr { 192.168.7.5 } return", table.rules)
 
     def test_pins(self) -> None:
         """The peer's key is pinned once packets flow with it, and not before; the authority when it is told."""
@@ -269,6 +284,21 @@ class RefusalTests(EquipmentCase):
         self.network.refusal = NetworkError("the kernel is busy")
         self.assert_ended(self.attend(), EndReason.TUNNEL_FAILED, NetworkError, "the kernel is busy")
 
+    def test_denied_here(self) -> None:
+        """What this device's own rules forbid is refused with their words, and the server learns why."""
+        self.equipment.access = LocalAccess(scope=Scope())
+        self.assert_ended(
+            self.attend(),
+            EndReason.ACCESS_DENIED,
+            AccessDenied,
+            "this device's own rules leave nothing of what the server allows",
+        )
+
+    def test_rules_unusable(self) -> None:
+        """With rules that cannot be used nothing is allowed."""
+        self.equipment.access = LocalAccess(self.folder / "none", required=True)
+        self.assert_ended(self.attend(), EndReason.ACCESS_DENIED, ConfigError)
+
     def test_lost(self) -> None:
         """The connection may break while the session is prepared."""
         del self.servers[-1].answers[GetTunnelParameters]
@@ -288,7 +318,7 @@ class OperatorTests(EquipmentCase):
 
     def test_each_question(self) -> None:
         """Whichever question is under way, the server learns that the operator has ended it."""
-        for question in (GetTunnelParameters, GetCertificateAuthority):
+        for question in (GetTunnelParameters, GetCertificateAuthority, GetSessionGrant):
             _, self.link = opened(self.role, self.clock, self.server())
             value = self.servers[-1].answers.pop(question)
             ending = self.attend()

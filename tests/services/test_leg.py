@@ -10,11 +10,22 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from rdvtwisted.errors import ConnectionLost, NetworkError, PeerKeyChanged, RDVError, TicketRefused, TunnelFailed
+from rdvtwisted.errors import (
+    AccessDenied,
+    ConfigError,
+    ConnectionLost,
+    NetworkError,
+    NoSession,
+    PeerKeyChanged,
+    RDVError,
+    TicketRefused,
+    TunnelFailed,
+)
 from rdvtwisted.interfaces import IDeviceTunnel
 from rdvtwisted.plan import Plan
-from rdvtwisted.requests import WaitForSessionChange
-from rdvtwisted.services.leg import VERDICT_SECONDS, Ending, Leg
+from rdvtwisted.requests import GetSession, WaitForSessionChange
+from rdvtwisted.services.boundary import Boundary
+from rdvtwisted.services.leg import VERDICT_SECONDS, WATCH_SECONDS, Ending, Leg
 from rdvtwisted.services.link import Link
 from rdvtwisted.values import EndReason, SessionState, SessionView, TunnelReport
 
@@ -58,6 +69,10 @@ class _Network:
         self.events.append("apply")
         return self.applied
 
+    def amend(self, plan: Plan) -> Deferred[None]:
+        self.events.append(f"amend {plan.owner}")
+        return succeed(None)
+
     def undo(self, owner: str) -> Deferred[None]:
         self.events.append(f"undo {owner}")
         return succeed(None)
@@ -70,10 +85,10 @@ class _Link:
 
     def __init__(self, events: list[str]) -> None:
         self.events = events
-        self.questions: list[tuple[WaitForSessionChange, Deferred[SessionView]]] = []
+        self.questions: list[tuple[Any, Deferred[Any]]] = []
 
-    def ask(self, asked: WaitForSessionChange) -> Deferred[SessionView]:
-        answer: Deferred[SessionView] = Deferred()
+    def ask(self, asked: Any) -> Deferred[Any]:
+        answer: Deferred[Any] = Deferred()
         self.questions.append((asked, answer))
         return answer
 
@@ -89,7 +104,7 @@ class LegTests(SynchronousTestCase):
         self.clock = Clock()
         self.begin(None)
 
-    def begin(self, seconds: float | None) -> None:
+    def begin(self, seconds: float | None, boundary: Boundary | None = None) -> None:
         """Run a leg."""
         self.events: list[str] = []
         self.tunnel = _Tunnel(self.events)
@@ -102,6 +117,7 @@ class LegTests(SynchronousTestCase):
             plan=Plan("owner", ()),
             link=cast(Link, self.link),
             clock=self.clock,
+            boundary=boundary,
         )
         self.ending: Deferred[Ending] = Deferred.fromCoroutine(self.leg.run(seconds, self.note))
         self.addCleanup(self.ending.cancel)
@@ -116,9 +132,9 @@ class LegTests(SynchronousTestCase):
         self.network.applied.callback(None)
         self.tunnel.carrying.callback(REPORT)
 
-    def answer(self, state: SessionState, reason: EndReason | None = None) -> None:
+    def answer(self, state: SessionState, reason: EndReason | None = None, grant: int = 1) -> None:
         """The server answers the last question."""
-        self.link.questions[-1][1].callback(SessionView(state=state, reason=reason))
+        self.link.questions[-1][1].callback(SessionView(state=state, reason=reason, grant=grant))
 
     def assert_ended(self, reason: EndReason, error: type[RDVError] | None = None) -> None:
         """The leg ended with this, and taking it away leaves nothing."""
@@ -251,3 +267,132 @@ class LegTests(SynchronousTestCase):
         """A fault of the program is not taken for a failure of the tunnel: it is the caller's to see."""
         self.tunnel.attached.errback(ZeroDivisionError())
         self.failureResultOf(self.ending, ZeroDivisionError)
+
+
+class _Boundary:
+    """Says what the test says."""
+
+    def __init__(self, number: int | None = 1) -> None:
+        self.number = number
+        self.ends_at: float | None = None
+        self.plan = Plan("narrower", ())
+        self.renewed: list[int] = []
+        self.answer: bool | Exception = False
+
+    async def renew(self, number: int) -> bool:
+        self.renewed.append(number)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+class BoundaryTests(LegTests):
+    """A leg that has to keep within a boundary; as long as that does not change it is as any other."""
+
+    def begin(self, seconds: float | None, boundary: Boundary | None = None) -> None:
+        """Run a leg within a boundary."""
+        self.boundary = _Boundary()
+        super().begin(seconds, cast(Boundary, self.boundary))
+
+    def question(self) -> Any:
+        """What the server is asked now."""
+        return self.link.questions[-1][0]
+
+    def test_asks(self) -> None:
+        """It asks for changes of the session and of what may be done, and looks at its own rules between."""
+        self.assertEqual(self.question(), WaitForSessionChange(SessionState.BUILDING, WATCH_SECONDS, 1))
+        self.bring_up()
+        self.answer(SessionState.UP)
+        self.assertEqual(self.question(), WaitForSessionChange(SessionState.UP, WATCH_SECONDS, 1))
+        self.answer(SessionState.UP, grant=2)
+        self.assertEqual(self.boundary.renewed, [1, 2])
+        self.assertNotIn("amend narrower", self.events)
+        self.assertNoResult(self.ending)
+
+    def test_amends(self) -> None:
+        """What is different is so at once in the kernel, too, and is what is undone in the end."""
+        self.bring_up()
+        self.boundary.answer = True
+        self.answer(SessionState.UP, grant=2)
+        self.assertEqual(self.events[-1], "amend narrower")
+        self.ending.cancel()
+        self.assert_ended(EndReason.OPERATOR)
+        self.assertEqual(self.events[-1], "undo narrower")
+
+    def test_changed_while_building(self) -> None:
+        """What changes before the network is configured is configured so from the beginning."""
+        self.boundary.answer = True
+        self.answer(SessionState.BUILDING, grant=2)
+        self.assertEqual(self.events, ["attach"])
+        self.bring_up()
+        self.assertIs(self.leg.plan, self.boundary.plan)
+        self.assertNotIn("amend narrower", self.events)
+
+    def test_denied(self) -> None:
+        """What may not be any more ends, for this reason."""
+        self.bring_up()
+        self.boundary.answer = AccessDenied("no more")
+        self.answer(SessionState.UP)
+        self.assert_ended(EndReason.ACCESS_DENIED, AccessDenied)
+
+    def test_rules_broken(self) -> None:
+        """Rules that cannot be used allow nothing."""
+        self.bring_up()
+        self.boundary.answer = ConfigError("access.allow", "nonsense")
+        self.answer(SessionState.UP)
+        self.assert_ended(EndReason.ACCESS_DENIED, ConfigError)
+
+    def test_kernel_refuses(self) -> None:
+        """If the kernel does not take a change the session ends."""
+        self.bring_up()
+        self.boundary.answer = NetworkError("busy")
+        self.answer(SessionState.UP)
+        self.assert_ended(EndReason.TUNNEL_FAILED, NetworkError)
+
+    def test_server_gone_between(self) -> None:
+        """Losing the server while asking is the loss of the server."""
+        self.bring_up()
+        self.boundary.answer = ConnectionLost("cut")
+        self.answer(SessionState.UP)
+        self.assert_ended(EndReason.TUNNEL_LOST, ConnectionLost)
+
+    def test_over_between(self) -> None:
+        """If the session ends between two questions the server says why."""
+        self.bring_up()
+        self.boundary.answer = NoSession()
+        self.answer(SessionState.UP)
+        self.assertEqual(self.question(), GetSession())
+        self.answer(SessionState.NONE, EndReason.ACCESS_REVOKED)
+        self.assert_ended(EndReason.ACCESS_REVOKED)
+
+    def test_hard_end(self) -> None:
+        """The session ends when it must, however long the operator wants it; that can change while it lasts."""
+        self.ending.cancel()
+        self.begin(60.0)
+        self.boundary.ends_at = 50.0
+        self.clock.advance(20)
+        self.bring_up()
+        self.clock.advance(20)
+        self.boundary.ends_at = 70.0
+        self.answer(SessionState.UP)
+        self.clock.advance(29.9)
+        self.assertNoResult(self.ending)
+        self.clock.advance(0.1)
+        self.assert_ended(EndReason.TIME_LIMIT)
+
+    def test_hard_end_is_past(self) -> None:
+        """A session that must be over when it is up ends at once; without an end it goes on."""
+        self.boundary.ends_at = 5.0
+        self.clock.advance(6)
+        self.bring_up()
+        self.clock.advance(0)
+        self.assert_ended(EndReason.TIME_LIMIT)
+
+    def test_hard_end_is_lifted(self) -> None:
+        """An end that is taken back is none."""
+        self.boundary.ends_at = 5.0
+        self.bring_up()
+        self.boundary.ends_at = None
+        self.answer(SessionState.UP)
+        self.clock.advance(100)
+        self.assertNoResult(self.ending)

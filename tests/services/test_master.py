@@ -10,6 +10,7 @@ from typing import Any
 from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
 
+from rdvtwisted.access import SessionGrant
 from rdvtwisted.errors import (
     ConnectionLost,
     KeyRejected,
@@ -26,11 +27,13 @@ from rdvtwisted.requests import (
     GetCertificateAuthority,
     GetRemoteSite,
     GetSession,
+    GetSessionGrant,
     GetTunnelParameters,
     ListOnsite,
     Publish,
     WaitForSessionChange,
 )
+from rdvtwisted.scope import Scope
 from rdvtwisted.services.console import Console
 from rdvtwisted.services.link import Link
 from rdvtwisted.services.master import FLOW_SECONDS, POLL_SECONDS, MasterService, MasterSettings
@@ -238,9 +241,33 @@ class SessionTests(MasterCase):
         kinds = [type(request) for request in self.requests if not isinstance(request, Publish)]
         self.assertEqual(
             kinds,
-            [ListOnsite, Connect, GetRemoteSite, GetTunnelParameters, GetCertificateAuthority, WaitForSessionChange],
+            [
+                ListOnsite,
+                Connect,
+                GetRemoteSite,
+                GetTunnelParameters,
+                GetCertificateAuthority,
+                GetSessionGrant,
+                WaitForSessionChange,
+            ],
         )
         self.assertEqual(self.asked(Connect), [Connect(ONSITE)])
+        self.interrupt()
+
+    def test_limits(self) -> None:
+        """The operator learns what the access rules leave of the session."""
+        self.here.answers[GetSessionGrant] = SessionGrant(1, 7800.0, Scope.parse("192.168.1.10:tcp/80"))
+        self.start()
+        self.bring_up()
+        self.assertIn("The access rules let you reach: 192.168.1.10:tcp/80", self.said)
+        self.assertIn("The access rules end the session in 2 h 10 min", self.said)
+        self.interrupt()
+
+    def test_no_limits(self) -> None:
+        """Nothing is said of access rules that limit nothing."""
+        self.start()
+        self.bring_up()
+        self.assertNotIn("access rules", "".join(self.said))
         self.interrupt()
 
     def test_wishes(self) -> None:

@@ -13,6 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import rdvtwisted
 from rdvtwisted.errors import AddressInUse, ConnectionLost
+from rdvtwisted.scope import ALL, Scope
+from rdvtwisted.services.boundary import USUAL_FILE, LocalAccess
 from rdvtwisted.services.device import DeviceSettings
 from rdvtwisted.services.master import MasterSettings
 from rdvtwisted.values import Mode, Role
@@ -38,7 +40,7 @@ DEVICE = {
     "ca": None,
     "report": None,
 }
-ONSITE = {**DEVICE, "interface": None, "backends": None}
+ONSITE = {**DEVICE, "interface": None, "access": None, "backends": None}
 MASTER = {
     **DEVICE,
     "list-onsite": 0,
@@ -115,7 +117,7 @@ class DeviceOptionsTests(OptionsCase):
                     "--end-to-end",
                     "--session-time=90", "--silence=9", "--state-dir=s", "--identity=i",
                     "--known-hosts=h", "--known-peers=p", "--ca=c", "--report=r", "--interface=eth1",
-                    "--backends=vtun, tls,",
+                    "--access=a", "--backends=vtun, tls,",
                 )
             ),
             {
@@ -124,7 +126,7 @@ class DeviceOptionsTests(OptionsCase):
                 "username": "rpi1", "rdv-server": "[::1]:2222", "session-time": 90.0, "silence": 9.0,
                 "state-dir": "s",
                 "identity": "i", "known-hosts": "h", "known-peers": "p", "ca": "c", "report": "r", "interface": "eth1",
-                "backends": ("vtun", "tls"),
+                "access": "a", "backends": ("vtun", "tls"),
             },
         )  # fmt: skip
 
@@ -145,6 +147,17 @@ class DeviceOptionsTests(OptionsCase):
         self.assertEqual(
             dict(self.parse("--help-backends")), {**ONSITE, "username": None, "rdv-server": None, "help-backends": 1}
         )
+
+    def test_access(self) -> None:
+        """What a session may reach is named any number of times; without, everything may be. A file may say more."""
+        self.assertEqual(self.parse(*WHO).access(), LocalAccess(USUAL_FILE, False, ALL))
+        options = self.parse(
+            *WHO, "--allow", "192.168.1.10:tcp/80", "--allow=192.168.1.11", "--access", "/a/rules.toml"
+        )
+        scope = Scope.parse("192.168.1.10:tcp/80 192.168.1.11")
+        self.assertEqual(options.access(), LocalAccess(Path("/a/rules.toml"), True, scope))
+        error = self.assertRaises(usage.UsageError, self.parse, *WHO, "--allow", "web")
+        self.assertIn("--allow: invalid destination 'web': use ADDRESS", str(error))
 
     def test_mistakes(self) -> None:
         """What makes no sense, and what would."""
