@@ -8,7 +8,7 @@ from functools import partial
 
 from attrs import frozen
 
-from tests.lab.deployment import END_SECONDS, MASTER, SESSION_SECONDS, master_id, onsite_id
+from tests.lab.deployment import END_SECONDS, EXTREMITY, MASTER, SESSION_SECONDS, master_id, onsite_id
 from tests.lab.faults_play import BUILDING, CLOSING, IDLE, OPENING, PHASES, TRAFFIC, Play, Stuck, until
 from tests.lab.scene import BACK_SECONDS
 
@@ -29,6 +29,9 @@ AWAY_SECONDS = (0.0, 2.0)
 
 CLOCK_JUMPS = (-86_400.0, -90.0, -2.0, 2.0, 90.0, 3_600.0, 31_536_000.0)
 """Seconds by which a wall clock becomes wrong: by a hand, by NTP, on a device whose clock stops without power."""
+
+MOVED_HOST = 77
+"""The number in its LAN of the address that an uplink gets instead of its own."""
 
 
 @frozen
@@ -111,12 +114,48 @@ def _cut(host: str, play: Play) -> None:
 
 def _flush(router: str, play: Play) -> None:
     """A router forgets every connection; what exists is dropped from now on, without a word."""
+    arrivals = play.arrivals()
     play.stage.lab.flush_nat(router)
     if play.phase == IDLE:
-        play.come_anew()
+        play.come_anew(arrivals)
     else:
         play.notice()
     play.lifted()
+
+
+def _move(host: str, play: Play) -> None:
+    """An uplink gets another address, as by DHCP, and after a while its former one again."""
+    lab = play.stage.lab
+    own = next(port.address for port in lab.topology.ports(host) if port.name == "eth0")
+    gateway = lab.topology.hosts[host].gateway
+    assert own is not None
+    other = f"{own.network[MOVED_HOST]}/{own.network.prefixlen}"
+
+    def change(old: str, new: str) -> None:
+        lines = f"address del {old} dev eth0\naddress add {new} dev eth0\nroute replace default via {gateway}\n"
+        arrivals = play.arrivals()
+        lab.run(host, ["ip", "-batch", "-"], input=lines, check=True)
+        play.struck()
+        if host == "onsite":
+            play.come_anew(arrivals)
+
+    change(str(own), other)
+    try:
+        play.is_over()
+    finally:
+        change(other, str(own))
+    play.lifted()
+
+
+def _unplug_pc(play: Play) -> None:
+    """The engineer's PC is unplugged from the master, which is the end of the session."""
+    lab = play.stage.lab
+    lab.cut("master", EXTREMITY)
+    play.struck()
+    try:
+        play.is_over()
+    finally:
+        lab.mend("master", EXTREMITY)
 
 
 # State and clocks
@@ -222,6 +261,9 @@ FAULTS: tuple[Fault, ...] = (
     *_each("cut", _cut, _ALL),
     Fault("flush-site", (IDLE, *SESSION), partial(_flush, "site-router")),
     Fault("flush-support", SESSION, partial(_flush, "support-router"), 1),
+    Fault("move-onsite", (IDLE, TRAFFIC), partial(_move, "onsite")),
+    Fault("move-master", (TRAFFIC,), partial(_move, "master"), 1),
+    Fault("unplug-pc", (BUILDING, TRAFFIC), _unplug_pc),
     Fault("disk-server", PHASES, partial(_fill_disk, "server", "server")),
     Fault("disk-onsite", PHASES, partial(_fill_disk, "onsite", "rpi1100")),
     Fault("disk-master", MASTERS, partial(_fill_disk, "master", "rpi1101"), 1),

@@ -232,19 +232,31 @@ class Play:
         require_none(idle if self.phase == IDLE else in_session, limit, "the silence to be noticed")
         self.noticed = time.monotonic() - self._struck_at
 
-    def come_anew(self) -> None:
-        """An idle onsite whose connection has silently died notices that in time, and is here by another one."""
+    def arrivals(self) -> int:
+        """How often the onsite has been listed so far."""
+        return [record["event"] for record in self.stage.deployment.records(onsite_id())].count("online")
 
-        def arrivals() -> int:
-            return [record["event"] for record in self.stage.deployment.records(onsite_id())].count("online")
+    def struck(self) -> None:
+        """It is now that it happens."""
+        self._struck_at = self._mark = time.monotonic()
 
-        before = arrivals()
-        until(lambda: arrivals() > before, UNLISTED_SECONDS, f"{onsite_id()} to come anew")
+    def come_anew(self, before: int) -> None:
+        """
+        An onsite whose connection has silently died notices that in time, and is here by another one.
+
+        @param before: its L{arrivals} so far.
+        """
+        until(lambda: self.arrivals() > before, UNLISTED_SECONDS, f"{onsite_id()} to come anew")
         self.noticed = time.monotonic() - self._struck_at
 
     def gone(self, pids: Sequence[int]) -> None:
         """These processes end by themselves."""
-        until(lambda: not set(pids) & set(table()), END_SECONDS, f"processes {list(pids)} to end")
+
+        def alive() -> list[str]:
+            present = table()
+            return [str(present[pid]) for pid in pids if pid in present and not present[pid].dead]
+
+        require_none(alive, END_SECONDS, "processes to end by themselves")
 
     def ended_or_up(self, master: LabProcess, id: str) -> bool:
         """Another master ends, or has its session and is made to end it; whether it had one."""
@@ -303,7 +315,7 @@ class Play:
                 self._recover()
                 self._end_master()
         if self._master is not None:
-            self._require_status(*GOOD_ENDS, 1, -signal.SIGKILL, -signal.SIGTERM)
+            self._require_status(*GOOD_ENDS, 1, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT)
         self.stop()
         ended = time.monotonic()
         deadline = max(self._mark + BACK_SECONDS, ended + END_SECONDS)
