@@ -9,7 +9,10 @@ which docs/l2.md compares with a bridge. What both ends promise:
     for the next switch only, such as spanning tree, does not pass.
   - Nothing of the device itself enters the tunnel: what an interface of ours
     lets out bears our mark, or goes nowhere.
-  - Broadcasts and multicasts pass at a limited rate, so a loop fills no tunnel.
+  - Who has just been heard at the extremity is not in the tunnel, so that a
+    loop through both devices is cut before its first round is over.
+  - Broadcasts and multicasts pass at a limited rate, so a loop that only one of
+    the devices could cut, the other being an old one, fills no tunnel.
 
 An onsite stays on its LAN with the addresses, routes and connections it has:
 frames for it are copied or handed to it, never taken away.
@@ -47,7 +50,7 @@ FLOOD_BURST = 2_000
 ADDRESSES = 4_096
 #: For how long after its last frame, as nft writes it. Longer than any ARP cache, since unknown addresses get nothing.
 ADDRESS_AGE = "1h"
-#: For how long after a LAN machine's last frame to the onsite itself nothing in the tunnel may bear its address.
+#: For how long after a machine has been heard at the extremity nothing in the tunnel may bear its address.
 NEIGHBOUR_AGE = "1m"
 
 
@@ -203,10 +206,15 @@ _APART = """\
 """
 
 _MASTER_RULES = """\
+set near {{
+    type ether_addr; size {size}; flags dynamic,timeout; timeout {neighbour_age};
+}}
 chain arriving {{
     type filter hook ingress device "{extremity}" priority 0; policy drop;
+    {group} drop
     {next} drop
     {cisco} drop
+    update @near {{ ether saddr }}
 {apart}\
     {flood} limit rate over {rate} drop
     meta mark set {mark}
@@ -216,6 +224,7 @@ chain tunnel {{
     type filter hook ingress device "{tunnel}" priority 0; policy drop;
     {next} drop
     {cisco} drop
+    ether saddr @near drop
 {apart}\
     {flood} limit rate over {rate} drop
     meta mark set {mark}
@@ -229,7 +238,8 @@ chain leaving {{
 
 # "neighbours" are the machines that the onsite talks with over its LAN, its
 # gateway among them: whatever is in the tunnel cannot take their place, or it
-# would take the tunnel's own packets.
+# would take the tunnel's own packets. So are those that the LAN hears, unless
+# they have been in the tunnel before: their frames come out of it in a loop only.
 
 _ONSITE_RULES = """\
 set distant {{
@@ -260,6 +270,7 @@ chain arriving {{
     ether daddr {own} update @neighbours {{ ether saddr }} accept
     {next} accept
     {cisco} accept
+    {flood} ether saddr != @distant update @neighbours {{ ether saddr }}
     ether saddr @distant delete @distant {{ ether saddr }}
     {flood} limit rate {rate} meta mark set {mark} dup to "{tunnel}" meta mark set 0 accept
     ether daddr @distant meta mark set {mark} fwd to "{tunnel}"

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 
-from tests.lab.hosts import PATIENCE, PREFIX, NamespaceTestCase, entered, run
+from tests.lab.hosts import PATIENCE, PREFIX, NamespaceTestCase, entered_namespace, run
 
 #: How long a frame that must not arrive is waited for, in seconds; one that may takes a millisecond.
 IN_VAIN = 0.5
@@ -48,17 +48,38 @@ class Echo(threading.Thread):
                     connection.sendall(data)
 
 
+def packets(namespace: str, interface: str) -> socket.socket:
+    """A socket for whole frames at an interface of a network namespace, with what the kernel takes off them."""
+    with entered_namespace(namespace):
+        made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+        made.bind((interface, 0))
+    made.settimeout(PATIENCE)
+    made.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
+    return made
+
+
+def hears(ear: socket.socket, mark: bytes, wait: float = PATIENCE) -> bytes | None:
+    """The next frame with a mark in it that comes in (and does not go out), with its VLAN tag put back."""
+    deadline = time.monotonic() + wait
+    while select.select([ear], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        frame, ancillary, _, (_, _, kind, *_) = ear.recvmsg(65_536, 256)
+        if kind == socket.PACKET_OUTGOING or mark not in frame:
+            continue
+        for level, what, data in ancillary:
+            if (level, what) == (SOL_PACKET, PACKET_AUXDATA) and data[0] & 0x10:  # TP_STATUS_VLAN_VALID
+                tag = int.from_bytes(data[16:18], "little").to_bytes(2, "big")
+                frame = frame[:12] + ETH_P_8021Q.to_bytes(2, "big") + tag + frame[12:]
+        return frame
+    return None
+
+
 class FramesCase(NamespaceTestCase):
     """Looks at whole frames."""
 
     def packets(self, host: str, interface: str) -> socket.socket:
         """A socket for whole frames at an interface."""
-        with entered(host):
-            made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
-            made.bind((interface, 0))
+        made = packets(f"{PREFIX}-{host}", interface)
         self.addCleanup(made.close)
-        made.settimeout(PATIENCE)
-        made.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
         return made
 
     def hardware(self, host: str, interface: str) -> bytes:
@@ -67,18 +88,8 @@ class FramesCase(NamespaceTestCase):
         return hardware(link["address"])
 
     def hears(self, ear: socket.socket, mark: bytes, wait: float = PATIENCE) -> bytes | None:
-        """The next frame with a mark in it that comes in (and does not go out), with its VLAN tag put back."""
-        deadline = time.monotonic() + wait
-        while select.select([ear], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            frame, ancillary, _, (_, _, kind, *_) = ear.recvmsg(65_536, 256)
-            if kind == socket.PACKET_OUTGOING or mark not in frame:
-                continue
-            for level, what, data in ancillary:
-                if (level, what) == (SOL_PACKET, PACKET_AUXDATA) and data[0] & 0x10:  # TP_STATUS_VLAN_VALID
-                    tag = int.from_bytes(data[16:18], "little").to_bytes(2, "big")
-                    frame = frame[:12] + ETH_P_8021Q.to_bytes(2, "big") + tag + frame[12:]
-            return frame
-        return None
+        """As L{hears}."""
+        return hears(ear, mark, wait)
 
     def hears_until(self, ear: socket.socket, mark: bytes) -> list[bytes]:
         """All frames that come in, up to one with a mark in it: what was sent before is there, or never will be."""

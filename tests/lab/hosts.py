@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -37,9 +37,14 @@ def inside(host: str, *words: str) -> list[str]:
     return ["ip", "netns", "exec", f"{PREFIX}-{host}", *words]
 
 
-@contextmanager
-def entered(host: str) -> Iterator[None]:
+def entered(host: str) -> AbstractContextManager[None]:
     """This thread is in a host for a while; a socket that is made there stays there."""
+    return entered_namespace(f"{PREFIX}-{host}")
+
+
+@contextmanager
+def entered_namespace(name: str) -> Iterator[None]:
+    """This thread is in a network namespace of this name for a while."""
 
     def enter(path: str) -> None:
         with open(path, "rb") as namespace:
@@ -48,7 +53,7 @@ def entered(host: str) -> Iterator[None]:
 
     own = f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/net"
     with open(own, "rb") as back:
-        enter(f"/run/netns/{PREFIX}-{host}")
+        enter(f"/run/netns/{name}")
         try:
             yield
         finally:

@@ -73,10 +73,27 @@ class AloneCase(FramesCase):
             self.assertLess(passed, min(allowed * 1.1, number / 2), near)
 
 
+    def not_in_two_places(self) -> None:
+        """See that who has been heard at the extremity is not heard out of the tunnel, as he would be in a loop."""
+        outside, frame, load = self.speech("outside", "eth0")
+        tunnel, other, last = self.speech("tunnel", "eth0")
+        ear = self.packets("tunnel", "eth0")
+        outside.send(frame)
+        self.assertIsNotNone(self.hears(ear, load))
+        ear = self.packets("outside", "eth0")
+        tunnel.send(frame)
+        tunnel.send(other)
+        self.assertEqual([each for each in self.hears_until(ear, last) if load in each], [])
+
+
 class MasterAloneTests(AloneCase):
     """A master."""
 
     role = "bridged-master"
+
+    def test_not_in_two_places(self) -> None:
+        """Who is at the PC's side is not in the tunnel."""
+        self.not_in_two_places()
 
     def test_not_for_the_next_switch(self) -> None:
         """Spanning tree, 802.1X, LLDP and Cisco's kinds of them stay where they are, in both directions."""
@@ -154,6 +171,10 @@ class OnsiteAloneTests(AloneCase):
             mouth.send(frame)
         for _ in range(2 * FLOOD_BURST):
             self.assertIsNotNone(self.hears(ear, load))
+
+    def test_not_in_two_places(self) -> None:
+        """Who is on the LAN is not in the tunnel."""
+        self.not_in_two_places()
 
     def test_impossible_source(self) -> None:
         """A frame out of the tunnel that claims to come from a group of machines, or from the onsite, goes nowhere."""
