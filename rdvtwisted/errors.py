@@ -194,9 +194,7 @@ class PeerKeyChanged(RDVError):
 
 
 class AccessDenied(RDVError):
-    """This device's own rules forbid a session, or what it was to be."""
-
-    exit_status = 4
+    """Access rules, the server's or a device's own, forbid a session, or what it was to be."""
 
 
 class TunnelFailed(RDVError):

@@ -12,7 +12,15 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
 from rdvtwisted import bridged
-from rdvtwisted.errors import ConnectionLost, InvalidValue, OnsiteNotRegistered, RDVError, RoleMismatch, TunnelFailed
+from rdvtwisted.errors import (
+    AccessDenied,
+    ConnectionLost,
+    InvalidValue,
+    OnsiteNotRegistered,
+    RDVError,
+    RoleMismatch,
+    TunnelFailed,
+)
 from rdvtwisted.requests import Connect, GetRemoteSite, Publish
 from rdvtwisted.scope import ALL
 from rdvtwisted.services.console import Console, carriage, carried, duration, established, flow
@@ -32,6 +40,12 @@ FLOW_SECONDS = 30.0
 _GOOD = (EndReason.OPERATOR, EndReason.TIME_LIMIT, EndReason.ADMINISTRATOR)
 #: Ends by which the other device or the server tells that a tunnel is the cause.
 _TUNNELS = (EndReason.TUNNEL_LOST, EndReason.TUNNEL_FAILED)
+
+#: Ends by rules, in words.
+_FORBIDDEN = {
+    EndReason.ACCESS_REVOKED: "the server's access rules do not allow it any more",
+    EndReason.ACCESS_DENIED: "the onsite's own rules forbid it",
+}
 
 
 @frozen
@@ -250,6 +264,8 @@ class MasterService(Service):
         if lost is not None:
             # The server has dropped us; why, it says when it closes the connection.
             raise lost
+        if ending.reason in _FORBIDDEN:
+            raise AccessDenied(f"the session to {onsite} was ended: {_FORBIDDEN[ending.reason]}")
         if leg is None:
             raise TunnelFailed(f"the session to {onsite} could not be built: {ending.reason}")
         if ending.reason in _TUNNELS:

@@ -530,11 +530,17 @@ class EndTests(MasterCase):
             self.assert_finished(0)
 
     def test_bad_ends(self) -> None:
-        """Ends that nobody here wanted: status 3, or 4 if it was a tunnel, with the reason."""
+        """Ends that nobody here wanted: status 3, or 1 if it was a rule, or 4 if it was a tunnel, with the reason."""
         for reason, status, text in (
             (EndReason.ONSITE_LEFT, 3, "the session to rpi2200 was lost: onsite-left"),
             (EndReason.REPLACED, 3, "the session to rpi2200 was lost: replaced"),
             (EndReason.SERVER_STOPPED, 3, "the session to rpi2200 was lost: server-stopped"),
+            (
+                EndReason.ACCESS_REVOKED,
+                1,
+                "the session to rpi2200 was ended: the server's access rules do not allow it any more",
+            ),
+            (EndReason.ACCESS_DENIED, 1, "the session to rpi2200 was ended: the onsite's own rules forbid it"),
             (EndReason.TUNNEL_LOST, 4, "the tunnel to rpi2200 broke: tunnel-lost"),
             (EndReason.TUNNEL_FAILED, 4, "the tunnel to rpi2200 broke: tunnel-failed"),
         ):
