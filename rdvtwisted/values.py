@@ -239,6 +239,8 @@ class EndReason(str, Enum):
     #: The onsite's own rules forbid it.
     ACCESS_DENIED = "access-denied"
     SERVER_STOPPED = "server-stopped"
+    #: The interface that a device gives access through is gone, or has lost its link or its address.
+    EXTREMITY_LOST = "extremity-lost"
 
     def __str__(self) -> str:
         return self.value

@@ -26,6 +26,7 @@ from rdvtwisted.requests import (
 from rdvtwisted.scope import Scope
 from rdvtwisted.services.boundary import Boundary, LocalAccess
 from rdvtwisted.services.device import DeviceSettings
+from rdvtwisted.services.footing import extremity_gone
 from rdvtwisted.services.leg import Ending, Leg, TunnelSite, reason_of
 from rdvtwisted.services.link import Link
 from rdvtwisted.values import EndReason, Mode, Role, SessionView, TunnelParameters, TunnelReport
@@ -199,6 +200,7 @@ class Equipment:
             link=link,
             clock=self.reactor,
             boundary=boundary,
+            extremity=extremity_gone(extremity, address=parameters.mode is Mode.L3),
         )
 
     def _plan(

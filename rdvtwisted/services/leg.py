@@ -9,6 +9,7 @@ from attrs import define, field, frozen
 from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClientEndpoint
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -22,9 +23,10 @@ from rdvtwisted.errors import (
     TicketRefused,
 )
 from rdvtwisted.interfaces import IDeviceTunnel, INetwork, IPrograms, ITunnelSite
-from rdvtwisted.plan import Plan
+from rdvtwisted.plan import Plan, Site
 from rdvtwisted.requests import GetSession, WaitForSessionChange
 from rdvtwisted.services.boundary import Boundary
+from rdvtwisted.services.footing import lost
 from rdvtwisted.services.link import Link
 from rdvtwisted.services.waiting import first, following
 from rdvtwisted.values import EndReason, Role, SessionState, SessionView, TunnelReport
@@ -63,10 +65,15 @@ class TunnelSite:
 
 @frozen
 class Ending:
-    """How a leg ended: the reason, and the error if it was one."""
+    """
+    How a leg ended: the reason, and the error if it was one.
+
+    @ivar lost: what of this device itself was lost, in a sentence; empty if it was nothing of that kind.
+    """
 
     reason: EndReason
     error: RDVError | None = None
+    lost: str = ""
 
 
 @define(eq=False)
@@ -78,8 +85,12 @@ class Leg:
     @ivar tunnel: not yet started.
     @ivar plan: what the tunnel's interface needs.
     @ivar link: the connection to the server, free for this leg's questions.
+    @ivar extremity: says what is missing of the interface that this device gives access through, if anything is;
+        C{None}: that does not matter.
     @ivar boundary: what may be done in the session, of which the plan is; C{None}: anything.
     """
+
+    _log = Logger()
 
     session: str
     tunnel: IDeviceTunnel
@@ -88,6 +99,7 @@ class Leg:
     link: Link
     clock: IReactorTime
     boundary: Boundary | None = None
+    extremity: Callable[[Site], str | None] | None = None
     _attached: bool = field(default=False, init=False)
     _configured: bool = field(default=False, init=False)
     #: When the session must be over that is up, by this device's own settings; then this fires.
@@ -104,9 +116,9 @@ class Leg:
         carry = Deferred.fromCoroutine(self._carry(seconds, up))
         closed = following(self.tunnel.closed).addCallbacks(lambda _: Ending(EndReason.TUNNEL_LOST), _lost)
         try:
-            ending = await first([carry, following(watch), closed])
-            lost = ending.reason is EndReason.TUNNEL_LOST or isinstance(ending.error, TicketRefused)
-            if lost and not watch.called and not self.link.old:
+            ending = await first([carry, following(watch), closed, *self._unplugged()])
+            broken = ending.reason is EndReason.TUNNEL_LOST or isinstance(ending.error, TicketRefused)
+            if broken and not watch.called and not self.link.old:
                 # A tunnel ends, or is too late, for some reason that the server knows, or will know in a moment.
                 ending = await self._verdict(watch, ending)
         except CancelledError:
@@ -115,6 +127,19 @@ class Leg:
             watch.addErrback(lambda _: None)
             watch.cancel()
         return ending
+
+    def _unplugged(self) -> list[Deferred[Ending]]:
+        """What fires when the extremity is lost, if that is looked at."""
+        if self.extremity is None:
+            return []
+        watching = Deferred.fromCoroutine(lost(self.network, self.clock, self.extremity))
+
+        def unknown(failure: Failure) -> Deferred[Ending]:
+            failure.trap(RDVError)
+            self._log.warn("The extremity is not watched: {error}", error=failure.getErrorMessage())
+            return Deferred()
+
+        return [watching.addCallbacks(lambda what: Ending(EndReason.EXTREMITY_LOST, lost=what), unknown)]
 
     async def dismantle(self, reason: EndReason) -> None:
         """Tell the server why, and take everything away, whatever of it is there."""

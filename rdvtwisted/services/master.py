@@ -257,7 +257,9 @@ class MasterService(Service):
             self.console.say("Stopped by the operator")
         elif report is not None:
             self.console.say(f"Session ended ({ending.reason}) after {duration(seconds)}: {flow(report)}")
-        if ending.reason in _GOOD:
+        if ending.lost:
+            self.console.say(f"The session is over: {ending.lost}")
+        if ending.reason in _GOOD or ending.lost:
             return
         if ending.error is not None:
             raise ending.error

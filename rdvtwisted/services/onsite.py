@@ -165,6 +165,8 @@ class OnsiteService(Service):
         ending = await self.equipment.attend(link, interface, self.session_seconds, up)
         if ending.error is not None:
             self._log.warn("{error}", error=str(ending.error))
+        if ending.lost:
+            self.console.say(f"The session cannot go on: {ending.lost}")
         carried_so_far = {} if leg is None else carried(leg.tunnel.report())
         self.console.say(f"Session over: {ending.reason}" + ("" if leg is None else f"; {flow(leg.tunnel.report())}"))
         self.console.record("ended", reason=ending.reason.value, **carried_so_far)

@@ -35,6 +35,7 @@ from rdvtwisted.requests import (
 )
 from rdvtwisted.scope import Scope
 from rdvtwisted.services.console import Console
+from rdvtwisted.services.footing import GRACE_SECONDS
 from rdvtwisted.services.link import Link
 from rdvtwisted.services.master import FLOW_SECONDS, POLL_SECONDS, MasterService, MasterSettings
 from rdvtwisted.shell.dialogue import Dialogue
@@ -528,6 +529,23 @@ class EndTests(MasterCase):
             self.assertTrue(self.said[-2].startswith("Session ended (time-limit) after "), self.said[-2])
             self.assertEqual(self.asked(EndSession), [EndSession(EndReason.TIME_LIMIT, "s1")])
             self.assert_finished(0)
+
+    def test_unplugged(self) -> None:
+        """When the cable to the PC is pulled and stays out, the session ends, with a sentence; status 0."""
+        self.start(onsite=ONSITE, extremity="eth1")
+        self.bring_up()
+        ports = tuple(evolve(port, carrier=port.interface != "eth1") for port in SITE.ports)
+        self.network.move(evolve(SITE, ports=ports))
+        self.network.move(SITE)
+        self.pass_time(GRACE_SECONDS)
+        self.assertEqual(self.finished, 0)
+        self.network.move(evolve(SITE, ports=ports))
+        self.pass_time(GRACE_SECONDS)
+        self.pump()
+        self.assertEqual(self.said[-2], "The session is over: the interface eth1 has no link")
+        self.assertEqual(self.asked(EndSession), [EndSession(EndReason.EXTREMITY_LOST, "s1")])
+        self.assertEqual(self.network.watchers, [])
+        self.assert_finished(0)
 
     def test_bad_ends(self) -> None:
         """Ends that nobody here wanted: status 3, or 1 if it was a rule, or 4 if it was a tunnel, with the reason."""

@@ -15,6 +15,7 @@ from rdvtwisted.errors import ConnectionLost, KeyRejected, NetworkError
 from rdvtwisted.plan import Site
 from rdvtwisted.requests import EndSession, GetTunnelParameters, Publish, Readiness, WaitForMaster, WaitForSessionChange
 from rdvtwisted.services.console import Console
+from rdvtwisted.services.footing import GRACE_SECONDS
 from rdvtwisted.services.link import Link
 from rdvtwisted.services.onsite import OnsiteService
 from rdvtwisted.services.pace import Pace
@@ -320,6 +321,18 @@ class SessionTests(OnsiteCase):
         self.pass_time(5.0)
         self.assertEqual(self.asked(EndSession), [EndSession(EndReason.TIME_LIMIT, "s1")])
         self.assertEqual(self.requests[-1], WaitForMaster(60.0))
+
+    def test_extremity_lost(self) -> None:
+        """When the interface of a session is gone for good, the session ends, and the device says why."""
+        self.service.interface = "eth1"
+        self.start()
+        self.begin_session()
+        self.bring_up()
+        self.said.clear()
+        self.network.move(evolve(SITE, ports=SITE.ports[:1], attachments=SITE.attachments[:1]))
+        self.pass_time(GRACE_SECONDS)
+        self.assertEqual(self.said[0], "The session cannot go on: the interface eth1 is gone")
+        self.assertEqual(self.asked(EndSession), [EndSession(EndReason.EXTREMITY_LOST, "s1")])
 
     def test_session_fails(self) -> None:
         """A session that cannot be built is told, and the device waits for the next one."""
