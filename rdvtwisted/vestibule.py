@@ -5,21 +5,44 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from attrs import define, field, frozen
+from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
 from rdvtwisted.origin import origin
 
 #: Seconds between two reports of connections turned away for want of room.
 CROWDED_SECONDS = 10.0
+#: Origins that are remembered for having been let in: bounds the memory.
+MAX_REGULARS = 4096
 
 
-@frozen
+@define(eq=False)
+class Regulars:
+    """The origins from which somebody was let in, the latest L{MAX_REGULARS} of them."""
+
+    #: The least recent first.
+    _origins: dict[str, None] = field(factory=dict, init=False)
+
+    def welcome(self, host: str) -> None:
+        """Somebody from C{host} has been let in."""
+        place = origin(host)
+        self._origins.pop(place, None)
+        self._origins[place] = None
+        if len(self._origins) > MAX_REGULARS:
+            del self._origins[next(iter(self._origins))]
+
+    def __contains__(self, place: object) -> bool:
+        return place in self._origins
+
+
+@define(eq=False)
 class _Stranger:
     door: str
     host: str
     origin: str
     put_out: Callable[[], None]
+    #: Stages that are behind it.
+    stages: int = 0
 
 
 @define(eq=False)
@@ -27,10 +50,14 @@ class Vestibule:
     """
     Counts strangers, all together and by L{origin}.
 
-    When all places are taken, whoever has been here longest of the origin
-    that takes the most has to leave: who comes to be let in is that within a
-    few round trips, and no number of silent connections keeps it out.
+    When all places are taken somebody has to leave: not from where others
+    were let in before, as long as there is anybody else; then of the origin
+    that takes the most; then who has got least far; and whoever has been here
+    longest. Who comes to be let in says so with its first bytes and is done
+    within a few round trips: no number of connections that say nothing, or
+    little, keeps it out, and hardly anything keeps out a device that was here before.
 
+    @ivar regulars: where others were let in before; doors may share it.
     @ivar complaint: what is reported of those for whom there is no room; many such make one report, lest a flood
         fills the log as well.
     @ivar refused: C{refused(door, host, account, reason)} is told of them.
@@ -41,6 +68,7 @@ class Vestibule:
     complaint: str
     clock: IReactorTime
     refused: Callable[[str, str, str, str], object]
+    regulars: Regulars = field(factory=Regulars)
     #: The oldest first.
     _strangers: dict[object, _Stranger] = field(factory=dict, init=False)
     _origins: Counter[str] = field(factory=Counter, init=False)
@@ -67,6 +95,11 @@ class Vestibule:
         self._origins[place] += 1
         return True
 
+    def advance(self, stranger: object) -> None:
+        """A stranger has come one stage nearer to being let in. Nothing to those who are not here any more."""
+        if (here := self._strangers.get(stranger)) is not None:
+            here.stages += 1
+
     def leave(self, stranger: object) -> None:
         """A stranger is let in, or gone. Idempotent."""
         left = self._strangers.pop(stranger, None)
@@ -76,9 +109,13 @@ class Vestibule:
                 del self._origins[left.origin]
 
     def _make_room(self) -> None:
-        busiest, _ = self._origins.most_common(1)[0]
-        oldest, left = next((each, left) for each, left in self._strangers.items() if left.origin == busiest)
-        self.leave(oldest)
+        def worth(place: tuple[object, _Stranger]) -> tuple[bool, int, int]:
+            here = place[1]
+            return here.origin in self.regulars, -self._origins[here.origin], here.stages
+
+        # Of several that are worth as little this is the first, hence the oldest.
+        least, left = min(self._strangers.items(), key=worth)
+        self.leave(least)
         self._report(left.door, left.host)
         left.put_out()
 

@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from rdvtwisted.origin import address_text, origin
-from rdvtwisted.vestibule import CROWDED_SECONDS, Vestibule
+from rdvtwisted.vestibule import CROWDED_SECONDS, MAX_REGULARS, Regulars, Vestibule
 
 
 class VestibuleTests(SynchronousTestCase):
@@ -55,6 +55,40 @@ class VestibuleTests(SynchronousTestCase):
         for number in range(1000):
             self.assertTrue(self.enter(vestibule, str(number), f"host{number}"))
         self.assertEqual((len(vestibule), len(self.out)), (64, 936))
+
+    def test_least_far(self) -> None:
+        """Who has begun to log in stays, and those go who have said nothing, though they came later."""
+        vestibule = self.vestibule(3, 1)
+        self.enter(vestibule, "device", "device")
+        vestibule.advance("device")
+        for number in range(10):
+            self.enter(vestibule, str(number), f"host{number}")
+        self.assertEqual(self.out, [str(number) for number in range(8)])
+        vestibule.leave("device")
+        vestibule.advance("device")
+
+    def test_regulars(self) -> None:
+        """From where somebody was let in one comes in again, however many others come and however far they get."""
+        vestibule = self.vestibule(3, 3)
+        vestibule.regulars.welcome("2001:db8::1")
+        self.enter(vestibule, "device", "2001:db8::2")
+        self.enter(vestibule, "other device", "2001:db8::3")
+        for number in range(10):
+            self.enter(vestibule, str(number), f"host{number}")
+            vestibule.advance(str(number))
+        self.assertEqual(self.out, [str(number) for number in range(9)])
+        self.enter(vestibule, "third device", "2001:db8::4")
+        self.enter(vestibule, "11", "host11")
+        self.assertEqual(self.out[9:], ["9", "device"])
+
+    def test_regulars_are_bounded(self) -> None:
+        """Those that have not been here for longest are forgotten."""
+        regulars = Regulars()
+        for number in range(MAX_REGULARS):
+            regulars.welcome(f"host{number}")
+        regulars.welcome("host0")
+        regulars.welcome("new")
+        self.assertEqual(["host0" in regulars, "host1" in regulars, "new" in regulars], [True, False, True])
 
     def test_reports(self) -> None:
         """However many are turned away, there is a report now and then, and it tells how many there were."""

@@ -1,8 +1,11 @@
-"""Events as log lines, one each."""
+"""Events as log lines, one each; but refusals only so many, as anybody can cause them."""
 
 from __future__ import annotations
 
-from attrs import fields
+import time
+from collections.abc import Callable
+
+from attrs import define, fields
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -20,6 +23,10 @@ from rdvtwisted.interfaces import IEventSink
 #: Characters of one text in a log line: what a peer says must not fill the disk.
 LONGEST_TEXT = 200
 
+#: Refusals at one door that get a line of their own in an interval of so many seconds; the others are counted.
+MOST_REFUSALS = 20
+INTERVAL_SECONDS = 60.0
+
 _FORMATS: dict[type, str] = {
     DeviceArrived: "{device} ({role}) arrived from {address} through {door} with key {fingerprint}",
     DeviceLeft: "{device} ({role}) left: {reason}",
@@ -36,17 +43,49 @@ _FORMATS: dict[type, str] = {
 }
 
 
+@define
+class _Refusals:
+    """Those at one door, in the present interval."""
+
+    since: float
+    count: int = 0
+
+
 @implementer(IEventSink)
 class EventLog:
-    """Writes each event as one line of the log, its fields beside it."""
+    """
+    Writes each event as one line of the log, its fields beside it.
 
-    def __init__(self, log: Logger | None = None) -> None:
+    Of refusals beyond L{MOST_REFUSALS} only the number is written, before the
+    first one of a later interval: no flood of strangers fills a disk.
+    """
+
+    def __init__(self, log: Logger | None = None, seconds: Callable[[], float] = time.monotonic) -> None:
+        """
+        @param seconds: the time, by a clock that nobody sets.
+        """
         self._log = log or Logger(namespace="rdvtwisted.events")
+        self._seconds = seconds
+        self._refusals: dict[str, _Refusals] = {}
 
     def emit(self, event: Event) -> None:
         """Take note of C{event}; see L{IEventSink}."""
+        if type(event) is EntryRefused and not self._is_worth(event):
+            return
         values = {each.name: _shown(getattr(event, each.name)) for each in fields(type(event))}
         self._log.info(_FORMATS[type(event)], **values)
+
+    def _is_worth(self, event: EntryRefused) -> bool:
+        """Whether a refusal gets a line."""
+        now = self._seconds()
+        refusals = self._refusals.setdefault(event.door, _Refusals(now))
+        if now - refusals.since >= INTERVAL_SECONDS:
+            more = refusals.count - MOST_REFUSALS
+            if more > 0:
+                self._log.info("refused at {door}: {more} more", door=event.door, more=more)
+            self._refusals[event.door] = refusals = _Refusals(now)
+        refusals.count += 1
+        return refusals.count <= MOST_REFUSALS
 
 
 def _shown(value: object) -> object:

@@ -22,6 +22,7 @@ from twisted.logger import Logger
 import rdvtwisted
 from rdvtwisted.access import Effect
 from rdvtwisted.adapters.backends import discover
+from rdvtwisted.adapters.control import perform
 from rdvtwisted.adapters.control_server import ControlService
 from rdvtwisted.adapters.front.authority import Authority
 from rdvtwisted.adapters.front.door import Door
@@ -177,11 +178,12 @@ def _assemble(settings: ServerSettings, reactor: Any, undo: ExitStack, confined:
         ssh=ssh.factory("tls"),
         refused=registry.refused,
         tls12=settings.tls.minimum_version == "1.2",
+        regulars=ssh.vestibule.regulars,
     )
     concessions = Concessions(inventory, ssh, door, settings)
     concessions.review()
     administration = Administration(inventory, registry, authority, door, ports, recording.trail, concessions)
-    control = ControlService(reactor, reactor, settings.control.socket, administration)
+    control = ControlService(reactor, reactor, settings.control.socket, partial(perform, administration))
     control.check()
     # twistd may go into the background now.
     inventory.disconnect()

@@ -8,7 +8,7 @@ from twisted.logger import LogEvent, Logger, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from rdvtwisted.adapters.eventlog import _FORMATS, EventLog
+from rdvtwisted.adapters.eventlog import _FORMATS, INTERVAL_SECONDS, MOST_REFUSALS, EventLog
 from rdvtwisted.events import DeviceArrived, DeviceLeft, EntryRefused, Event, SessionEnded, SessionOpened, SessionUp
 from rdvtwisted.interfaces import IEventSink
 from rdvtwisted.values import EndReason, Mode, Role, SessionState, SessionView
@@ -73,3 +73,21 @@ class EventLogTests(SynchronousTestCase):
         """A peer cannot fill the disk with one line."""
         logged = self.logged(EntryRefused("ssh", "192.0.2.1:4711", "x" * 100_000, "no"))
         self.assertLess(len(formatEvent(logged)), 300)
+
+    def test_flood_of_refusals(self) -> None:
+        """Whoever is refused again and again fills no disk: from some number on only the count is written."""
+        now = [0.0]
+        log = EventLog(Logger("events"), lambda: now[0])
+
+        def refuse(door: str, times: int) -> list[str]:
+            with capturedLogs() as events:
+                for _ in range(times):
+                    log.emit(EntryRefused(door, "192.0.2.1:1", "", "an SSH client says otherwise"))
+            return [str(formatEvent(event)) for event in events]
+
+        self.assertEqual(len(refuse("ssh", 5000)), MOST_REFUSALS)
+        self.assertEqual(len(refuse("tls", 1)), 1)
+        now[0] = INTERVAL_SECONDS
+        self.assertEqual(refuse("ssh", 1)[0], f"refused at ssh: {5000 - MOST_REFUSALS} more")
+        self.assertEqual(len(refuse("tls", 1)), 1)
+        self.assertEqual(log._refusals.keys(), {"ssh", "tls"})

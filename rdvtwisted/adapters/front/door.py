@@ -20,6 +20,7 @@ from rdvtwisted.adapters.front.inside import Inside, connect
 from rdvtwisted.adapters.front.turnstile import Turnstile
 from rdvtwisted.adapters.front.visit import Limits, Refused, Visits
 from rdvtwisted.interfaces import ITicketOffice
+from rdvtwisted.vestibule import Regulars
 
 _Way = Callable[[ITCPTransport, Passage], None]
 
@@ -43,14 +44,16 @@ class Door(Factory):
         web: IProtocolFactory | None = None,
         tls12: bool = False,
         limits: Limits | None = None,
+        regulars: Regulars | None = None,
     ) -> None:
         """
         @param ssh: makes the SSH server's protocols.
         @param refused: is told of everybody who is refused here.
         @param web: makes the web server's protocols.
         @param tls12: whether TLS 1.2 is good enough for SSH and the web.
+        @param regulars: where devices were let in before.
         """
-        self.visits = Visits(clock, limits or Limits(), refused)
+        self.visits = Visits(clock, limits or Limits(), refused, regulars)
         self._office = office
         self._tls12 = tls12
         self._credentials = credentials

@@ -46,6 +46,7 @@ class Entrance(Protocol):
         self._connection = connection
         self._through = through
         self._records = Records()
+        self._begun = False
 
     def connectionMade(self) -> None:
         """The client speaks first, and soon."""
@@ -76,13 +77,21 @@ class Entrance(Protocol):
         try:
             connection.do_handshake()
         except SSL.WantReadError:
+            self._advance()
             return False
         except SSL.Error as error:
             raise tls_failure(error) from None
         finally:
             # Also when it failed: the client is to learn why, from the alert.
             flush(connection, self.transport)
+        self._visit.advance()
         return True
+
+    def _advance(self) -> None:
+        """A record has come that makes sense; many small ones make no more."""
+        if not self._begun:
+            self._begun = True
+            self._visit.advance()
 
     def _refuse(self, reason: str) -> None:
         self._visit.refuse(reason)

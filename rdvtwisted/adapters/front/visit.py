@@ -8,7 +8,7 @@ from attrs import define, frozen
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 
 from rdvtwisted.origin import address_text
-from rdvtwisted.vestibule import Vestibule
+from rdvtwisted.vestibule import Regulars, Vestibule
 
 #: C{refused(door, address, account, reason)}: L{rdvtwisted.interfaces.IReception.refused}.
 Refused = Callable[[str, str, str, str], None]
@@ -33,7 +33,7 @@ class Limits:
 class Visits:
     """All visits of a door."""
 
-    def __init__(self, clock: IReactorTime, limits: Limits, refused: Refused) -> None:
+    def __init__(self, clock: IReactorTime, limits: Limits, refused: Refused, regulars: Regulars | None = None) -> None:
         self.limits = limits
         self._clock = clock
         self._refused = refused
@@ -43,6 +43,7 @@ class Visits:
             "too many connections have not shown what they are",
             clock,
             refused,
+            regulars or Regulars(),
         )
 
     def begin(self, address: IAddress | None) -> Visit | None:
@@ -50,6 +51,10 @@ class Visits:
         visit = Visit(self, self._clock, address_text(address))
         host = str(getattr(address, "host", ""))
         return visit if self._vestibule.enter(visit, DOOR, host, visit.put_out) else None
+
+    def advance(self, visit: Visit) -> None:
+        """Somebody has come one stage nearer to being through."""
+        self._vestibule.advance(visit)
 
     def end(self, visit: Visit) -> None:
         """Somebody is through, or gone."""
@@ -80,6 +85,10 @@ class Visit:
         """Call C{late} after so many seconds, unless this is called again or the visit ends before."""
         self._stop_timer()
         self._timer = self._clock.callLater(seconds, self._late, late)
+
+    def advance(self) -> None:
+        """One stage nearer to being through: the handshake has begun, or is done."""
+        self.visits.advance(self)
 
     def end(self) -> None:
         """Let through, or gone. Idempotent."""

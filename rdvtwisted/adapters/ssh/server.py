@@ -103,6 +103,16 @@ class ServerTransport(SecureTransport, conch.SSHServerTransport):
         """Others have come, and this one had the most time to log in: cut it off."""
         self.transport.abortConnection()
 
+    def begin_exchange(self, packet: bytes) -> None:
+        """The client begins a key exchange; the first one brings it nearer to being in."""
+        super().begin_exchange(packet)
+        self.server.vestibule.advance(self)
+
+    def secured(self) -> None:
+        """So does the end of it."""
+        super().secured()
+        self.server.vestibule.advance(self)
+
     def _end_of_login(self) -> None:
         call, self._login_limit = self._login_limit, None
         if call is not None:
@@ -135,6 +145,7 @@ class ServerTransport(SecureTransport, conch.SSHServerTransport):
     def admitted(self, device: Device, key: PublicKey) -> None:
         """The client has proved that it is C{device}."""
         self._end_of_login()
+        self.server.vestibule.regulars.welcome(getattr(self.transport.getPeer(), "host", ""))
         self.refusal = ""
         self.welcome()
         settings = self.settings

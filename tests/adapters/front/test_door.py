@@ -439,15 +439,19 @@ class RefusalTests(DoorTestCase):
             self.assertIn("no TLS handshake", refusal[3])
 
     def test_put_out_at_its_ticket(self) -> None:
-        """Who has shaken hands and shows no ticket has to make room too, and its end is not told twice."""
-        identity = Identity()
-        tunnel = TLSClient("rdv-tunnel/1", identity=identity)
-        wire = self.connect(tunnel)
-        for host in range(2, 6):
-            self.arrive(f"192.0.2.{host}")
-        wire.settle()
-        self.assertFalse(wire.connected)
+        """Who has shaken hands and shows no ticket has to make room for others who do, and its end is not told twice."""
+        wires = []
+        for host in range(1, 6):
+            wires.append(self.arrive(f"192.0.2.{host}"))
+            self.converse(TLSClient("rdv-tunnel/1", identity=Identity()), wires[-1])
+        for wire in wires:
+            wire.settle()
+        self.assertEqual([wire.connected for wire in wires], [False, True, True, True, True])
         self.assertEqual(self.refusals, [("tls", "192.0.2.1", "", CROWDED)])
+        self.arrive("192.0.2.6")
+        self.arrive("192.0.2.7")
+        wires[1].settle()
+        self.assertEqual([wire.connected for wire in wires], [False, False, True, True, True])
 
 
 class TunnelTests(DoorTestCase):
