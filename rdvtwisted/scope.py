@@ -32,6 +32,9 @@ LONGEST_DESTINATION = 1000
 #: Characters of a scope's text, wherever one is passed on: two thousand destinations fit, more than a session needs.
 LONGEST_SCOPE = 65_536
 
+#: Ranges of ports of all ranges of addresses of a scope that somebody else has written: ten times what fits there.
+MOST_INTERVALS = 200_000
+
 #: Every address, as text.
 EVERYWHERE = "*"
 _FORM = "use ADDRESS, NETWORK/PREFIX, FIRST-LAST or *, then if wanted :tcp, :udp, :icmp, with ports :tcp/80,8000-8080"
@@ -169,6 +172,17 @@ def _united(one: Segments[Services], other: Segments[Services]) -> Segments[Serv
     return overlay(one, other, _either, ())
 
 
+def _united_within_reason(one: Segments[Services], other: Segments[Services]) -> Segments[Services]:
+    found = _united(one, other)
+    if sum(len(services) for _, _, services in found) > MOST_INTERVALS:
+        raise InvalidValue("list of destinations", "", "too many of them overlap")
+    return found
+
+
+def _segments(destination: Destination) -> Segments[Services]:
+    return ((int(destination.first), int(destination.last), _services(destination)),)
+
+
 @frozen
 class Scope:
     """
@@ -182,18 +196,19 @@ class Scope:
     @classmethod
     def of(cls, destinations: Iterable[Destination]) -> Scope:
         """The union of C{destinations}; of none it is nothing."""
-        return cls(_merged([((int(each.first), int(each.last), _services(each)),) for each in destinations], _united))
+        return cls(_merged([_segments(each) for each in destinations], _united))
 
     @classmethod
     def parse(cls, text: str) -> Scope:
         """
         The scope that C{str} has written: destinations separated by blanks.
 
-        @raise InvalidValue: a destination is none, or the text is too long.
+        @raise InvalidValue: a destination is none, the text is too long, or its destinations overlap so much that it
+            would take long to make one set of them; C{str} writes none that overlap.
         """
         if len(text) > LONGEST_SCOPE:
             raise InvalidValue("list of destinations", "", f"it has more than {LONGEST_SCOPE} characters")
-        return cls.of(map(Destination.parse, text.split()))
+        return cls(_merged([_segments(Destination.parse(word)) for word in text.split()], _united_within_reason))
 
     def __or__(self, other: Scope) -> Scope:
         return Scope(_united(self.segments, other.segments))

@@ -161,6 +161,12 @@ class ScopeTests(SynchronousTestCase):
         error = self.assertRaises(InvalidValue, Scope.parse, "x" * (LONGEST_SCOPE + 1))
         self.assertEqual(str(error), "invalid list of destinations: it has more than 65536 characters")
 
+    def test_too_intricate(self) -> None:
+        """A list that is short, but whose destinations overlap so that they cut one another to pieces, is refused."""
+        words = [f"{IPv4Address(i)}-{IPv4Address(65535 - i)}:tcp/{2 * i}" for i in range(1, 1800)]
+        error = self.assertRaises(InvalidValue, Scope.parse, " ".join(words))
+        self.assertEqual(str(error), "invalid list of destinations: too many of them overlap")
+
     @settings(max_examples=200, derandomize=True, deadline=None)
     @given(st.text(alphabet="0123456789./-:,* tcpudanyhermio", max_size=60))
     def test_hostile(self, text: str) -> None:
