@@ -23,6 +23,11 @@ from rdvtwisted.errors import ProtocolError
 
 #: Bytes of the largest packet from somebody who has logged in.
 LARGEST_PACKET = 264_000
+#: Key exchanges that the peer may begin in a row. Each costs about as much as a login; one more is granted for so
+#: many seconds, and for so many bytes that have passed since the last one.
+REKEY_BURST = 8
+REKEY_SECONDS = 10.0
+REKEY_BYTES = 1 << 16
 
 _STRICT_CLIENT = b"kex-strict-c-v00@openssh.com"
 _STRICT_SERVER = b"kex-strict-s-v00@openssh.com"
@@ -48,6 +53,8 @@ class SecureTransport(PacketTransport):
     _next_opener: ciphers.Opener | None = None
     _exchange_limit: IDelayedCall | None = None
     _rekey_call: IDelayedCall | None = None
+    _rekeys = float(REKEY_BURST)
+    _rekeyed_at = 0.0
 
     def __init__(self, settings: LineSettings, clock: IReactorTime, offer: algorithms.Offer) -> None:
         super().__init__(settings, clock)
@@ -114,7 +121,16 @@ class SecureTransport(PacketTransport):
                 raise ProtocolError("it said something before its key exchange")
         elif not self.logged_in:
             raise ProtocolError("it wants new keys before it is logged in")
+        elif self._keyExchangeState == self._KEY_EXCHANGE_NONE:
+            self._charge_rekey()
         self._awaited = frozenset({self.exchange_message})
+
+    def _charge_rekey(self) -> None:
+        now = self.clock.seconds()
+        earned = (now - self._rekeyed_at) / REKEY_SECONDS + self._carried / REKEY_BYTES
+        self._rekeys, self._rekeyed_at = min(self._rekeys + earned, REKEY_BURST) - 1, now
+        if self._rekeys < 0:
+            raise ProtocolError("it wants new keys too often")
 
     def _keySetup(self, sharedSecret: bytes, exchangeHash: bytes) -> None:
         """The exchange has succeeded at this end: use the new keys for what we send from now on."""
