@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.lab.deployment import PROGRAMS, Deployment
 from tests.lab.processes import LabProcess
+from tests.source import CHECKOUT
 from tests.unitfile import Section, service, words
 
 USERS = {"rdv-server": 4711, "rdv-device": 4712}
@@ -55,26 +56,27 @@ class ConfinedDeployment(Deployment):
             path = f"/run/{name}"
             yield f"mkdir -p -m 700 {path}; chown -R {user}:{user} {path}; mount --bind {path} {path}"
         if unit.get("ProtectHome") == ["yes"]:
-            yield from _homes()
+            for home in ("/root", "/home"):
+                yield from _hide(home, "755")
         if unit.get("ProtectKernelTunables") == ["yes"]:
             yield "mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys"
         if unit.get("ProtectSystem") == ["strict"]:
-            yield "mount -t tmpfs -o mode=1777 tmpfs /tmp"
+            yield from _hide("/tmp", "1777")
             yield "if mountpoint -q /run; then mount -o remount,bind,ro /run; fi"
             yield "mount -o remount,bind,ro /"
         yield f"cd {HOME}"
 
 
-def _homes() -> Iterator[str]:
-    """Hide the homes, but for the interpreter of these tests where that is in one."""
-    prefix = Path(sys.base_prefix)
-    hidden = next((path for path in reversed(prefix.parents) if str(path) in ("/root", "/home")), None)
-    if hidden is None:
-        yield "mount -t tmpfs -o mode=000,ro tmpfs /root"
-        return
-    yield f"exec 3<{prefix}"
-    yield f"mount -t tmpfs -o mode=755 tmpfs {hidden}"
-    yield f"mkdir -p {prefix}; mount --no-canonicalize --bind /proc/self/fd/3 {prefix}; exec 3<&-"
+def _hide(directory: str, mode: str) -> Iterator[str]:
+    """Put something empty over a directory, but for what these tests are run from, where that is in it."""
+    needed = {Path(sys.base_prefix), Path(sys.prefix), CHECKOUT}
+    kept = [path for path in sorted(needed) if Path(directory) in path.parents and not needed & set(path.parents)]
+    for number, path in enumerate(kept, 3):
+        yield f"exec {number}<{path}"
+    yield f"mount -t tmpfs -o mode={mode} tmpfs {directory}"
+    for number, path in enumerate(kept, 3):
+        yield f"mkdir -p {path}; mount --no-canonicalize --bind /proc/self/fd/{number} {path}; exec {number}<&-"
+        yield f"mount -o remount,bind,ro {path}"
 
 
 def _setpriv(unit: Section, user: int) -> list[str]:
