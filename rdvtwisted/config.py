@@ -40,6 +40,14 @@ KEEPALIVE_ANSWER_SECONDS = 15.0
 #: Connections that may be logging in at one time, in all and from one address: bounds what strangers can hold.
 MAX_UNAUTHENTICATED = 64
 MAX_UNAUTHENTICATED_PER_ADDRESS = 8
+#: Connections that may be logged in at one time, in all and of one device; the oldest of a device goes first.
+MAX_CONNECTIONS = 16384
+MAX_CONNECTIONS_PER_DEVICE = 8
+#: Requests a second that one connection may make in the long run.
+REQUESTS_PER_SECOND = 20
+#: Connections at the TLS door that have not shown yet what they are, in all and from one address.
+MAX_TLS_UNAUTHENTICATED = 256
+MAX_TLS_UNAUTHENTICATED_PER_ADDRESS = 32
 #: Tunnel addresses come out of this network, in blocks of this prefix length (four addresses).
 POOL = IPv4Network("192.168.128.0/17")
 BLOCK_PREFIX = 30
@@ -88,6 +96,17 @@ class SSHSettings:
     max_unauthenticated_per_address: int = _setting(
         MAX_UNAUTHENTICATED_PER_ADDRESS, whole(1, 65535), "The same, from one address."
     )
+    max_connections: int = _setting(
+        MAX_CONNECTIONS, whole(1, 1048576), "Connections that may be logged in at one time; more are turned away."
+    )
+    max_connections_per_device: int = _setting(
+        MAX_CONNECTIONS_PER_DEVICE, whole(1, 65535), "The same, of one device; its oldest goes for another one."
+    )
+    requests_per_second: int = _setting(
+        REQUESTS_PER_SECOND,
+        whole(1, 10000),
+        "Requests a second that one connection may make in the long run; others wait.",
+    )
 
 
 @frozen
@@ -102,6 +121,12 @@ class TLSSettings:
     )
     minimum_version: str = _setting(
         "1.3", choice("1.2", "1.3"), "Oldest TLS version that is accepted, 1.2 or 1.3; an old stunnel may need 1.2."
+    )
+    max_unauthenticated: int = _setting(
+        MAX_TLS_UNAUTHENTICATED, whole(1, 65535), "Connections that may be on their way through the door at one time."
+    )
+    max_unauthenticated_per_address: int = _setting(
+        MAX_TLS_UNAUTHENTICATED_PER_ADDRESS, whole(1, 65535), "The same, from one address."
     )
 
 
@@ -313,10 +338,14 @@ def _consistent(settings: ServerSettings) -> ServerSettings:
     ssh, tls, session = settings.ssh, settings.tls, settings.session
     if session.prefix < session.pool.prefixlen:
         raise ConfigError("session.prefix", f"a block of /{session.prefix} does not fit into the pool {session.pool}")
-    if ssh.max_unauthenticated_per_address > ssh.max_unauthenticated:
-        raise ConfigError(
-            "ssh.max_unauthenticated_per_address", f"it is above ssh.max_unauthenticated, {ssh.max_unauthenticated}"
-        )
+    for section, door in (("ssh", ssh), ("tls", tls)):
+        most = door.max_unauthenticated
+        if door.max_unauthenticated_per_address > most:
+            raise ConfigError(
+                f"{section}.max_unauthenticated_per_address", f"it is above {section}.max_unauthenticated, {most}"
+            )
+    if ssh.max_connections_per_device > ssh.max_connections:
+        raise ConfigError("ssh.max_connections_per_device", f"it is above ssh.max_connections, {ssh.max_connections}")
     if tls.enabled and tls.port and (tls.address, tls.port) == (ssh.address, ssh.port):
         raise ConfigError("tls.port", f"{tls.port} is the port of the SSH door already")
     return settings

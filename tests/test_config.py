@@ -166,6 +166,13 @@ class MistakeTests(SynchronousTestCase):
             "ssh.max_unauthenticated_per_address: it is above ssh.max_unauthenticated, 4",
             "[ssh]\nmax_unauthenticated = 4",
         )
+        self.assertMistake(
+            "tls.max_unauthenticated_per_address: it is above tls.max_unauthenticated, 4",
+            "[tls]\nmax_unauthenticated = 4",
+        )
+        self.assertMistake(
+            "ssh.max_connections_per_device: it is above ssh.max_connections, 4", "[ssh]\nmax_connections = 4"
+        )
 
     def test_both_doors_at_one_port(self) -> None:
         """Two doors cannot share a port, unless they have different addresses or one is closed."""

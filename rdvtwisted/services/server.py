@@ -27,6 +27,7 @@ from rdvtwisted.adapters.control_server import ControlService
 from rdvtwisted.adapters.front.authority import Authority
 from rdvtwisted.adapters.front.door import Door
 from rdvtwisted.adapters.front.relay import Relay
+from rdvtwisted.adapters.front.visit import Limits
 from rdvtwisted.adapters.ssh.hostkeys import HostKeys, host_keys
 from rdvtwisted.adapters.ssh.server import SSHServer
 from rdvtwisted.adapters.ssh.settings import ServerSettings as SSHServerSettings
@@ -171,6 +172,7 @@ def _assemble(settings: ServerSettings, reactor: Any, undo: ExitStack, confined:
         clock=reactor,
         settings=_ssh_settings(settings),
     )
+    tls = settings.tls
     door = Door(
         clock=reactor,
         credentials=credentials,
@@ -178,6 +180,7 @@ def _assemble(settings: ServerSettings, reactor: Any, undo: ExitStack, confined:
         ssh=ssh.factory("tls"),
         refused=registry.refused,
         tls12=settings.tls.minimum_version == "1.2",
+        limits=Limits(visits=tls.max_unauthenticated, visits_per_address=tls.max_unauthenticated_per_address),
         regulars=ssh.vestibule.regulars,
     )
     concessions = Concessions(inventory, ssh, door, settings)
@@ -252,6 +255,9 @@ def _ssh_settings(settings: ServerSettings) -> SSHServerSettings:
         login_seconds=ssh.login_seconds,
         strangers=ssh.max_unauthenticated,
         strangers_per_address=ssh.max_unauthenticated_per_address,
+        connections=ssh.max_connections,
+        connections_per_account=ssh.max_connections_per_device,
+        requests_per_second=ssh.requests_per_second,
         legacy_algorithms=ssh.legacy_algorithms,
     )
 

@@ -97,8 +97,9 @@ class Authentication(SSHService):
                 )
             )
             if verify(key, algorithm, reader.string(), data):
-                line.send(MSG_USERAUTH_SUCCESS)
-                line.admitted(device, key)
+                if line.lodge(device):
+                    line.send(MSG_USERAUTH_SUCCESS)
+                    line.admitted(device, key)
             else:
                 self._refuse("the signature is wrong")
 

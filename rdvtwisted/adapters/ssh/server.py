@@ -18,9 +18,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from rdvtwisted.adapters.ssh import algorithms
+from rdvtwisted.adapters.ssh.allowance import Allowance
 from rdvtwisted.adapters.ssh.authentication import Authentication
 from rdvtwisted.adapters.ssh.hostkeys import HostKeys
 from rdvtwisted.adapters.ssh.liveness import Liveness
+from rdvtwisted.adapters.ssh.lodgers import Lodgers
 from rdvtwisted.adapters.ssh.service import ServerConnection
 from rdvtwisted.adapters.ssh.session import ShellOpener
 from rdvtwisted.adapters.ssh.settings import ServerSettings
@@ -87,6 +89,7 @@ class ServerTransport(SecureTransport, conch.SSHServerTransport):
             if self._ended_here or self.refusal:
                 self._report_refusal()
         self.leave(self.end_reason)
+        self.server.lodgers.leave(self.account or "", self)
         self.server.gone(self)
 
     def sendDisconnect(self, reason: int, desc: bytes | str) -> None:
@@ -142,8 +145,15 @@ class ServerTransport(SecureTransport, conch.SSHServerTransport):
         self.send(conch.MSG_SERVICE_ACCEPT, string(name))
         self.setService(Authentication(self.settings.authentication_attempts))
 
+    def lodge(self, device: Device) -> bool:
+        """The client has proved that it is C{device}. False if there is no room for it, as it is told."""
+        if self.server.lodgers.enter(device.id, self):
+            return True
+        self.sendDisconnect(conch.DISCONNECT_TOO_MANY_CONNECTIONS, "the server has no room for more devices")
+        return False
+
     def admitted(self, device: Device, key: PublicKey) -> None:
-        """The client has proved that it is C{device}."""
+        """The client, for which there is room, has learnt that it has proved to be C{device}."""
         self._end_of_login()
         self.server.vestibule.regulars.welcome(getattr(self.transport.getPeer(), "host", ""))
         self.refusal = ""
@@ -154,7 +164,8 @@ class ServerTransport(SecureTransport, conch.SSHServerTransport):
         )
         desk: IDesk = self.reception.arrive(device, key, self)
         self.desk = desk
-        self.setService(ServerConnection(desk, self.server.open_shell))
+        allowance = Allowance(settings.requests_burst, settings.requests_per_second)
+        self.setService(ServerConnection(desk, self.server.open_shell, allowance))
 
     # Liveness
 
@@ -226,6 +237,7 @@ class SSHServer:
     @ivar open_shell: makes the shell of one session channel.
     @ivar clock: gives the time and calls back; the reactor.
     @ivar vestibule: those who have not logged in yet.
+    @ivar lodgers: those who have.
     @ivar lines: the connections that are here, logged in or not.
     """
 
@@ -235,6 +247,7 @@ class SSHServer:
     clock: IReactorTime
     settings: ServerSettings = field(factory=ServerSettings)
     vestibule: Vestibule = field(init=False)
+    lodgers: Lodgers = field(init=False)
     lines: set[ServerTransport] = field(factory=set, init=False)
     private_keys: dict[bytes, Key] = field(factory=dict, init=False)
     public_keys: dict[bytes, Key] = field(factory=dict, init=False)
@@ -244,6 +257,7 @@ class SSHServer:
     log = Logger()
 
     def __attrs_post_init__(self) -> None:
+        self.lodgers = Lodgers(self.settings.connections, self.settings.connections_per_account)
         self.vestibule = Vestibule(
             self.settings.strangers,
             self.settings.strangers_per_address,

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IProtocol
 
 from rdvtwisted.adapters.ssh import stream
+from rdvtwisted.adapters.ssh.allowance import Allowance
 from rdvtwisted.adapters.ssh.channel import Channel
 from rdvtwisted.adapters.ssh.connection import Connection, OpenRefused
 from rdvtwisted.adapters.ssh.session import ShellChannel, ShellOpener
@@ -36,8 +37,12 @@ class ServerConnection(Connection):
     transport: ServerTransport
     _linger: IDelayedCall | None = None
 
-    def __init__(self, desk: IDesk, open_shell: ShellOpener) -> None:
+    def __init__(self, desk: IDesk, open_shell: ShellOpener, allowance: Allowance) -> None:
+        """
+        @param allowance: how fast all shells of the connection together may make requests.
+        """
         super().__init__()
+        self._allowance = allowance
         self.desk = desk
         self._open_shell = open_shell
 
@@ -47,7 +52,9 @@ class ServerConnection(Connection):
             raise OpenRefused(OPEN_ADMINISTRATIVELY_PROHIBITED, "the last shell has ended")
         if kind == _SESSION:
             self._bound(kind, self.transport.settings.session_channels)
-            return succeed(ShellChannel(self.desk, self._open_shell, self.shell_ended))
+            return succeed(
+                ShellChannel(self.desk, self._open_shell, self.shell_ended, self.transport.clock, self._allowance)
+            )
         if kind == stream.KIND:
             self._bound(kind, self.transport.settings.forward_channels)
             return self._forward(reader.text(), reader.uint32())

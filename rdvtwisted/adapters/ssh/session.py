@@ -7,13 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from rdvtwisted.adapters.ssh.allowance import Allowance
 from rdvtwisted.adapters.ssh.channel import HIGH_WATER, SHELL_WINDOW, STDERR, STDOUT, Channel
 from rdvtwisted.adapters.ssh.wire import Reader
 from rdvtwisted.errors import RDVError
 from rdvtwisted.interfaces import IDesk
+from rdvtwisted.requests import Request
 from rdvtwisted.shell.printout import Stream
 from rdvtwisted.shell.shell import Action, Interrupt, Shell
 from rdvtwisted.values import Device
@@ -33,13 +36,28 @@ class ShellChannel(Channel):
     kind of shell it is to be, C{window-change} is ignored, C{shell} opens the
     shell, once. All others are refused: C{env}, C{exec}, C{subsystem}, agent
     and X11 forwarding, signals.
+
+    Requests to the desk that come faster than C{allowance} grants wait, and
+    with them what is typed behind them.
     """
 
     window_size = SHELL_WINDOW
     log = Logger()
 
-    def __init__(self, desk: IDesk, open_shell: ShellOpener, ended: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        desk: IDesk,
+        open_shell: ShellOpener,
+        ended: Callable[[str], None],
+        clock: IReactorTime,
+        allowance: Allowance,
+    ) -> None:
         super().__init__()
+        self._clock = clock
+        self._allowance = allowance
+        #: A request that is to be made later, and when.
+        self._late: Request | None = None
+        self._due: IDelayedCall | None = None
         self._desk = desk
         self._open_shell = open_shell
         self._ended = ended
@@ -149,8 +167,29 @@ class ShellChannel(Channel):
 
     def _perform(self, action: Action) -> None:
         if isinstance(action, Interrupt):
-            self._desk.interrupt()
+            self._interrupt()
             return
+        delay = self._allowance.take(self._clock.seconds())
+        if delay:
+            self._late = action
+            self._due = self._clock.callLater(delay, self._catch_up)
+        else:
+            self._ask(action)
+
+    def _catch_up(self) -> None:
+        """It is time for the request that came too early."""
+        late, self._late, self._due = self._late, None, None
+        if late is not None:
+            self._ask(late)
+
+    def _interrupt(self) -> None:
+        # A request that still waits for its time is made now, so that there is something to interrupt.
+        if self._due is not None:
+            self._due.cancel()
+            self._catch_up()
+        self._desk.interrupt()
+
+    def _ask(self, action: Request) -> None:
         performing: Deferred[Any] = maybeDeferred(self._desk.perform, action)
         self._performing = performing
         performing.addCallbacks(self._answered, self._failed)
@@ -180,8 +219,11 @@ class ShellChannel(Channel):
     def _end(self, reason: str) -> None:
         if self._shell is None:
             return
-        self._shell = None
+        self._shell = self._late = None
         self._actions.clear()
+        due, self._due = self._due, None
+        if due is not None:
+            due.cancel()
         performing, self._performing = self._performing, None
         if performing is not None:
             performing.cancel()

@@ -34,6 +34,12 @@ class ServerSettings(LineSettings):
     #: Channels that one connection may have at a time.
     session_channels: int = 4
     forward_channels: int = 16
+    #: Connections that are logged in: of one account, whose oldest has to go then, and all together.
+    connections_per_account: int = 8
+    connections: int = 16384
+    #: Requests a second that the shells of one connection may make in the long run, and in a row; those beyond wait.
+    requests_per_second: float = 20.0
+    requests_burst: int = 100
     #: Offer SHA-1 in key exchange, MAC and host key signature. SHA-1 signatures
     #: of users are accepted of accounts marked legacy only, whatever this says.
     legacy_algorithms: bool = False

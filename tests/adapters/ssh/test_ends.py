@@ -115,7 +115,7 @@ class EndsTestCase(World):
     def answer(self, channel: Channel, name: bytes, data: bytes) -> bool | None:
         """The answer to a request; C{None} if there is none."""
         answers: list[bool] = []
-        channel.answered = answers.append  # type: ignore[method-assign]
+        channel.answered = answers.append  # type: ignore[method-assign, assignment]
         channel.request(name, data, want_reply=True)
         self.pump()
         del channel.answered
