@@ -10,6 +10,7 @@ from typing import Any
 from twisted.logger import Logger
 
 from rdvtwisted.adapters.backends import discover, joins
+from rdvtwisted.adapters.network.keeper import Keeper
 from rdvtwisted.adapters.network.linux import LinuxNetwork
 from rdvtwisted.adapters.pins import KnownPeers, write_atomically
 from rdvtwisted.adapters.programs import Programs
@@ -115,7 +116,7 @@ def _equipment(settings: DeviceSettings, reactor: Any) -> Equipment:
     return Equipment(
         settings=settings,
         reactor=reactor,
-        network=LinuxNetwork(reactor, JOURNALS),
+        network=LinuxNetwork(reactor, JOURNALS, keeper=Keeper),
         identity=who,
         peers=peers,
         authority=authority,

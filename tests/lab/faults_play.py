@@ -273,23 +273,6 @@ class Play:
 
     # After
 
-    def others_clean(self, *hosts: str) -> None:
-        """On these hosts, and in the server's memory, nothing of the session is left; recovery ends here."""
-
-        def left() -> list[str]:
-            sessions = [f"session {each['id']} is {each['state']}" for each in self.stage.sessions()]
-            return sessions + self.judge.network(*hosts)
-
-        require_none(left, END_SECONDS, "the others to have nothing left")
-        self._recover()
-
-    def next_session(self) -> None:
-        """Another session works, begun by the same master."""
-        self._stop_ping()
-        self._master = self.start_master()
-        self._require_through(SESSION_SECONDS)
-        self._end_master()
-
     def goes_on(self) -> None:
         """The session has lived through it, if it was up: the same master's PC reaches the customer."""
         if self.phase == TRAFFIC:

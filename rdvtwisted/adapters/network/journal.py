@@ -22,6 +22,10 @@ from rdvtwisted.plan import Plan, owner_name, step_from_json, step_to_json
 _VERSION = 1
 
 
+class OwnerBusy(NetworkError):
+    """Another process is at work for the owner."""
+
+
 def this_place() -> str:
     """The boot and the network namespace that this process is in, as text to compare."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
@@ -54,7 +58,7 @@ class Journal:
         """
         Keep other processes from working for this owner. Idempotent.
 
-        @raise NetworkError: another process does.
+        @raise OwnerBusy: another process does.
         @raise StateDirectoryError: the directory cannot be used.
         """
         if owner in self._locks:
@@ -68,7 +72,7 @@ class Journal:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
-            raise NetworkError(f"another process is already at work for {owner}: stop that one first") from None
+            raise OwnerBusy(f"another process is already at work for {owner}: stop that one first") from None
         self._locks[owner] = descriptor
 
     def close(self) -> None:
