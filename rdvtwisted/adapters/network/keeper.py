@@ -10,6 +10,7 @@ not only when the device starts again.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -20,8 +21,9 @@ from rdvtwisted.errors import MissingProgram
 
 #: The program that sweeps.
 MODULE = "rdvtwisted.adapters.network.sweeping"
-#: Ignores what asks programs to end: whoever ends a device asks all of its processes at once.
-_SCRIPT = 'trap \'\' HUP INT TERM; read -r word || exec "$0" "$@"'
+_SCRIPT = 'read -r word || exec "$0" "$@"'
+#: Not heard: whoever ends a device asks all of its processes at once.
+_UNHEARD = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 #: Seconds that the shell has to end once it is dismissed.
 _PATIENCE = 2.0
 
@@ -40,6 +42,8 @@ class Keeper:
         """
         words = ["sh", "-c", _SCRIPT, sys.executable, "-s", "-m", MODULE, str(directory), owner]
         waiting, self._word = os.pipe()
+        # Programs inherit what is blocked (signal(7)), and this is so before they could be asked anything.
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, _UNHEARD)
         try:
             self._process = subprocess.Popen(
                 words,
@@ -57,6 +61,7 @@ class Keeper:
             os.close(self._word)
             raise MissingProgram(f"nobody would clean up after this process: sh: {error.strerror}") from None
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
             os.close(waiting)
 
     @property
