@@ -224,6 +224,7 @@ class Desk:
             hostname=onsite.profile.hostname,
             uplink=onsite.profile.uplink,
             address=onsite.line.address,
+            consent_seconds=onsite.profile.consent_seconds,
         )
 
     def _vtun_parameters(self, request: requests.GetVtunParameters) -> tuple[tuple[str, str], ...]:
@@ -266,6 +267,10 @@ class Desk:
         if self.session is None:
             raise NoSession()
         return self._registry.grant(self.session)
+
+    def _limit_session(self, request: requests.LimitSession) -> None:
+        if self.session is not None and request.session == self.session.terms.id:
+            self.session.limit(self.device.role, request.seconds)
 
     def _end_session(self, request: requests.EndSession) -> None:
         if self.session is not None and request.session in ("", self.session.terms.id):
@@ -330,6 +335,7 @@ _ANSWERS: dict[type, Callable[[Desk, Any], object]] = {
     requests.GetSession: Desk._view,
     requests.WaitForSessionChange: Desk._wait_for_change,
     requests.GetSessionGrant: Desk._grant,
+    requests.LimitSession: Desk._limit_session,
     requests.EndSession: Desk._end_session,
     requests.GetCertificateAuthority: Desk._authority,
 }

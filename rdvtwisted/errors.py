@@ -197,6 +197,18 @@ class AccessDenied(RDVError):
     """Access rules, the server's or a device's own, forbid a session, or what it was to be."""
 
 
+class ConsentDenied(RDVError):
+    """Nobody at the site has agreed to a session."""
+
+    exit_status = 4
+
+
+class HookFailed(RDVError):
+    """A program of this machine's administrator, run before or after something, has failed."""
+
+    exit_status = 4
+
+
 class TunnelFailed(RDVError):
     """The tunnel could not be built, or broke."""
 

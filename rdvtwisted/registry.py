@@ -160,7 +160,7 @@ class Registry:
         leases = self.leases.allocate_several(1 if choice.join == "relay" else 2, avoid)
         terms = Terms(self.random(6).hex(), master.device.id, onsite.device.id, choice, leases)
         try:
-            session = Session(terms, self, self.clock, self.build_seconds, grant)
+            session = Session(terms, self, self.clock, self.build_seconds, grant, onsite.profile.consent_seconds)
         except RDVError:
             self._release(terms)
             raise
@@ -192,7 +192,7 @@ class Registry:
         end = self._end(desk, session)
         if end is None or not end.tunnel.secret:
             raise VtunNotChosen(choice.of(desk.device.role).name)
-        session.ask()
+        session.ask(desk.device.role)
         return end
 
     def lone_tunnel(self, desk: Desk) -> LoneTunnel:
@@ -220,7 +220,7 @@ class Registry:
         peer = self._registered.get(terms.onsite if role is Role.MASTER else terms.master)
         if peer is None:
             raise RequestRefused("PeerLeft: the other device of the session has left")
-        session.ask()
+        session.ask(role)
         lease, end = terms.lease(role), self._end(desk, session)
         if end is not None:
             own, far = lease.second, lease.first
@@ -328,7 +328,8 @@ class Registry:
 
     def grant(self, session: Session) -> SessionGrant:
         """What may be done in a session."""
-        return SessionGrant(session.grant_number, self._access.left(session.grant), session.grant.scope)
+        ends = [left for left in (self._access.left(session.grant), session.left()) if left is not None]
+        return SessionGrant(session.grant_number, min(ends, default=None), session.grant.scope)
 
     def review_access(self) -> int:
         """

@@ -100,6 +100,17 @@ class GetSessionGrant:
 
 
 @frozen
+class LimitSession:
+    """
+    The device's session, if it is the one with this id, is to be over in so many seconds from now, whatever the
+    other device and the access rules let it be. A later one replaces it. Answer: C{None}.
+    """
+
+    seconds: float
+    session: str
+
+
+@frozen
 class EndSession:
     """
     End the device's session, if it has one. Answer: C{None}.
@@ -130,6 +141,7 @@ Request = Union[
     GetSession,
     WaitForSessionChange,
     GetSessionGrant,
+    LimitSession,
     EndSession,
     GetCertificateAuthority,
 ]

@@ -22,6 +22,9 @@ from rdvtwisted.interfaces import ITunnelSeat, ITunnelStream
 from rdvtwisted.scope import ALL, Scope
 from rdvtwisted.values import EndReason, Lease, Role, SessionState, SessionView
 
+#: For what a session waits whose site is asked.
+CONSENT = "consent"
+
 
 class IJunctionListener(Interface):
     """Who a junction tells what becomes of its two sides: a session."""
@@ -151,6 +154,8 @@ class Session:
     One master joined to one onsite, from the selection to the last byte.
 
     @ivar build_seconds: how long it may take from the selection to both tunnels.
+    @ivar consent_seconds: for how long the onsite's site may be asked for its consent first, on top of that; C{None}
+        if it is not asked. The onsite has it when it asks for its tunnel.
     @ivar grant: what may be done in it; and a number that is another one whenever that is something else.
     @ivar junction: what of it lies at the server.
     """
@@ -160,6 +165,7 @@ class Session:
     _clock: IReactorTime
     build_seconds: float
     grant: Grant = Grant(ALL)
+    consent_seconds: float | None = None
     grant_number: int = field(default=1, init=False)
     state: SessionState = field(default=SessionState.PENDING, init=False)
     reason: EndReason | None = field(default=None, init=False)
@@ -171,13 +177,18 @@ class Session:
     _up_at: float = field(default=0.0, init=False)
     _traffic: tuple[int, int] = field(default=(0, 0), init=False)
     _limit: IDelayedCall = field(init=False)
+    _waiting: str = field(init=False)
+    #: When it is to be over, as each device says; and what ends it then.
+    _limits: dict[Role, float] = field(factory=dict, init=False)
+    _end: IDelayedCall | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.seats = {role: Seat(self, role) for role in Role}
         self._selected_at = self._clock.seconds()
         self.junction = self._world.junction(self)
         self.junction.ended.addBoth(self._gone)
-        self._limit = self._clock.callLater(self.build_seconds, self.end, EndReason.BUILD_TIMEOUT)
+        self._waiting = "" if self.consent_seconds is None else CONSENT
+        self._limit = self._clock.callLater(self.build_seconds + (self.consent_seconds or 0.0), self._too_late)
 
     def begin(self) -> None:
         """Everybody knows of it: what is needed at the server may be made. It may have failed when this returns."""
@@ -185,7 +196,7 @@ class Session:
 
     # What happens to it
 
-    def ask(self) -> None:
+    def ask(self, role: Role) -> None:
         """
         A device is about to build its tunnel.
 
@@ -193,7 +204,25 @@ class Session:
         """
         if self.state not in (SessionState.PENDING, SessionState.BUILDING):
             raise RequestRefused(f"SessionIs{self.state.value.capitalize()}: it is too late to build a tunnel for it")
+        if role is Role.ONSITE and self._waiting:
+            self._waiting = ""
+            self._limit.reset(self.build_seconds)
         self._happens(Input.ASKED)
+
+    def limit(self, role: Role, seconds: float) -> None:
+        """A device says in how many seconds from now the session is to be over."""
+        if self.reason is not None:
+            return
+        self._limits[role] = self._clock.seconds() + seconds
+        if self._end is not None:
+            self._end.cancel()
+        self._end = self._clock.callLater(self.left() or 0.0, self._over)
+        self.grant_number += 1
+        self._world.regranted(self)
+
+    def left(self) -> float | None:
+        """Seconds until the session is to be over, as its devices say; C{None} if they do not."""
+        return max(0.0, min(self._limits.values()) - self._clock.seconds()) if self._limits else None
 
     def end(self, reason: EndReason) -> None:
         """End the session, whatever its state. The first reason counts. Idempotent."""
@@ -229,6 +258,7 @@ class Session:
             to_master=traffic[1],
             reason=self.reason,
             grant=self.grant_number,
+            waiting=self._waiting if self.state in (SessionState.PENDING, SessionState.BUILDING) else "",
         )
 
     def occupy(self, role: Role, stream: ITunnelStream) -> None:
@@ -244,6 +274,13 @@ class Session:
             return
         self._here.add(role)
         self._happens(Input.BOTH_TUNNELS if len(self._here) == len(Role) else Input.FIRST_TUNNEL)
+
+    def _too_late(self) -> None:
+        self.end(EndReason.CONSENT_TIMEOUT if self._waiting else EndReason.BUILD_TIMEOUT)
+
+    def _over(self) -> None:
+        self._end = None
+        self.end(EndReason.TIME_LIMIT)
 
     def _gone(self, _: object) -> None:
         if self.reason is None:
@@ -274,8 +311,15 @@ class Session:
     def _part(self) -> None:
         if self._limit.active():
             self._limit.cancel()
+        self._forget_end()
         self.junction.stop()
 
+    def _forget_end(self) -> None:
+        end, self._end = self._end, None
+        if end is not None:
+            end.cancel()
+
     def _release(self) -> None:
+        self._forget_end()
         self._traffic = self.junction.traffic()
         self._parted = True

@@ -132,6 +132,8 @@ class Profile:
     #: Names of the tunnel backends it can use, the preferred one first; empty
     #: for an old device, which knows nothing but vtun.
     backends: tuple[str, ...] = ()
+    #: Of an onsite: its site is asked for its consent before a session, for so many seconds; C{None}: it is not.
+    consent_seconds: float | None = None
 
 
 @frozen
@@ -201,6 +203,8 @@ class RemoteSite:
     uplink: str | None
     #: Address from which the onsite reached the server.
     address: str
+    #: The site is asked for its consent before a session, for so many seconds; C{None}: it is not.
+    consent_seconds: float | None = None
 
 
 class SessionState(str, Enum):
@@ -238,6 +242,12 @@ class EndReason(str, Enum):
     ACCESS_REVOKED = "access-revoked"
     #: The onsite's own rules forbid it.
     ACCESS_DENIED = "access-denied"
+    #: The site was asked, and said no; did not answer; or has taken its consent back.
+    CONSENT_REFUSED = "consent-refused"
+    CONSENT_TIMEOUT = "consent-timeout"
+    CONSENT_WITHDRAWN = "consent-withdrawn"
+    #: A device's own program, which is run before a session, did not let it begin.
+    HOOK_REFUSED = "hook-refused"
     SERVER_STOPPED = "server-stopped"
     #: The interface that a device gives access through is gone, or has lost its link or its address.
     EXTREMITY_LOST = "extremity-lost"
@@ -267,6 +277,8 @@ class SessionView:
     reason: EndReason | None = None
     #: Another number whenever something else may be done in it, see L{rdvtwisted.access.SessionGrant}.
     grant: int = 0
+    #: For what it waits that people do: C{consent}, the site's; or empty.
+    waiting: str = ""
 
 
 @frozen

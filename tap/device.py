@@ -12,10 +12,12 @@ from twisted.python import usage
 
 from rdvtwisted.errors import InvalidValue
 from rdvtwisted.services.device import (
+    SESSION_SECONDS,
     SILENCE_SECONDS,
     SSH_PORT,
     TLS_PORT,
     DeviceSettings,
+    HookSettings,
     default_state_directory,
     server_address,
 )
@@ -23,6 +25,8 @@ from rdvtwisted.values import Role, device_id
 from tap.options import CommandOptions
 
 #: Bounds of --silence: below, a slow line is taken for a dead one; above, routers forget a connection that is idle.
+#: Seconds that a hook may be given; the server waits this long for a session to be built.
+MOST_HOOK_SECONDS = 45.0
 LEAST_SILENCE, MOST_SILENCE = 3.0, 3600.0
 
 
@@ -41,6 +45,18 @@ def seconds(option: str) -> Callable[[str], float | None]:
         if not math.isfinite(value):
             raise usage.UsageError(f"{option} {text}: give a number of seconds; a negative one means no limit")
         return None if value < 0 else value
+
+    return read
+
+
+def span(option: str, most: float) -> Callable[[str], float]:
+    """How a number of seconds from 1 to C{most} is read that C{option} gives."""
+
+    def read(text: str) -> float:
+        value = seconds(option)(text)
+        if value is None or not 1 <= value <= most:
+            raise usage.UsageError(f"{option} {text}: give a number of seconds from 1 to {most:g}")
+        return value
 
     return read
 
@@ -70,13 +86,32 @@ class DeviceOptions(CommandOptions):
     optParameters: list[list[Any]] = [
         ["username", "u", None, "The device's account on the server, its id."],
         ["rdv-server", "R", None, "HOST, HOST:PORT or [IPV6]:PORT of the server. [environment: RDV_SERVER_HOSTNAME]"],
-        ["session-time", "t", None, "End each session after so many seconds.", seconds("--session-time")],
+        [
+            "session-time",
+            "t",
+            SESSION_SECONDS,
+            "End each session after so many seconds; a negative number: no end of this device's own.",
+            seconds("--session-time"),
+        ],
         ["silence", None, SILENCE_SECONDS, "Seconds of silence until the server is connected to anew.", _silence],
         ["state-dir", "s", None, "Directory for the key and what is pinned."],
         ["identity", None, None, "Private key file. [default: STATE-DIR/identity]"],
         ["known-hosts", None, None, "The server's SSH host keys. [default: STATE-DIR/known_hosts]"],
         ["known-peers", None, None, "Keys of other devices. [default: STATE-DIR/known_peers]"],
         ["ca", None, None, "The server's certificate authority, PEM. [default: STATE-DIR/server-ca.pem]"],
+        [
+            "hooks",
+            None,
+            str(HookSettings().directory),
+            "Directory of programs that are run before and after a session.",
+        ],
+        [
+            "hook-time",
+            None,
+            HookSettings().seconds,
+            "Seconds that each may take.",
+            span("--hook-time", MOST_HOOK_SECONDS),
+        ],
         ["report", None, None, "Append what happens to this file, a JSON object a line."],
     ]
 
@@ -112,6 +147,10 @@ class DeviceOptions(CommandOptions):
             raise usage.UsageError(str(error)) from None
         if self["rdv-server"] is None and not self.only_informs:
             raise usage.UsageError("name the server with --rdv-server or RDV_SERVER_HOSTNAME")
+
+    def hooks(self) -> HookSettings:
+        """Where the hooks are."""
+        return HookSettings(Path(self["hooks"]).absolute(), self["hook-time"])
 
     def settings(self) -> DeviceSettings:
         """The settings that these options make."""

@@ -85,6 +85,7 @@ def _master(options: Options, *, terminal: bool) -> MasterService:
             backends=None if options["backend"] is None else (options["backend"],),
         ),
         report=options["report"] and Path(options["report"]).absolute(),
+        hooks=options.hooks(),
         terminal=terminal,
     )
 

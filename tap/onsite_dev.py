@@ -8,12 +8,15 @@ from typing import Any
 from twisted.application.service import IService
 from twisted.python import usage
 
+from rdvtwisted.consent import ASK_SECONDS, MOST_WINDOW_SECONDS, WINDOW_SECONDS
 from rdvtwisted.errors import InvalidValue
 from rdvtwisted.scope import ALL, Destination, Scope
 from rdvtwisted.services.assembly import inform, make_onsite
 from rdvtwisted.services.boundary import USUAL_FILE, LocalAccess
+from rdvtwisted.services.device import ConsentSettings
+from rdvtwisted.shell.settings import MOST_CONSENT_SECONDS
 from rdvtwisted.values import Role
-from tap.device import DeviceOptions
+from tap.device import DeviceOptions, span
 from tap.logbook import Logged, observer
 from tap.refusal import refusing
 
@@ -44,12 +47,56 @@ class Options(DeviceOptions):
             None,
             f"File, root's, with access rules that hold whatever the server says. [default: {USUAL_FILE}, if there]",
         ],
+        [
+            "consent",
+            None,
+            None,
+            "none, or ask: somebody at the site must agree to sessions. [default: ask with either below, else none]",
+        ],
+        ["consent-file", None, None, "A file that stands for consent as long as it is there; see --consent-window."],
+        ["consent-program", None, None, "A program of root's that is asked: its exit status 0 means consent."],
+        [
+            "consent-time",
+            None,
+            ASK_SECONDS,
+            "Seconds in which somebody must agree.",
+            span("--consent-time", MOST_CONSENT_SECONDS),
+        ],
+        [
+            "consent-window",
+            None,
+            WINDOW_SECONDS,
+            "Seconds for which consent holds that does not say for how long.",
+            span("--consent-window", MOST_WINDOW_SECONDS),
+        ],
         ["backends", "b", None, "Tunnel backends to use, with commas between. [default: all that can be]", names],
     ]
 
     def __init__(self) -> None:
         super().__init__()
         self.allowed: list[Destination] = []
+
+    def postOptions(self) -> None:
+        """Refuse what makes no sense."""
+        super().postOptions()
+        asks = self["consent-file"] is not None or self["consent-program"] is not None
+        if self["consent"] is None:
+            self["consent"] = "ask" if asks else "none"
+        if self["consent"] not in ("none", "ask"):
+            raise usage.UsageError(f"--consent {self['consent']}: use none or ask")
+        if asks and self["consent"] == "none":
+            raise usage.UsageError("--consent none: --consent-file and --consent-program are for --consent ask")
+
+    def consent(self) -> ConsentSettings:
+        """How the site is asked."""
+        file, program = self["consent-file"], self["consent-program"]
+        return ConsentSettings(
+            required=self["consent"] == "ask",
+            seconds=self["consent-time"],
+            window=self["consent-window"],
+            file=file and Path(file).absolute(),
+            program=program and Path(program).absolute(),
+        )
 
     def opt_allow(self, text: str) -> None:
         """
@@ -85,5 +132,7 @@ def makeService(options: Options) -> IService:
             report=options["report"] and Path(options["report"]).absolute(),
             backends=options["backends"],
             access=options.access(),
+            consent=options.consent(),
+            hooks=options.hooks(),
         )
         return Logged(service, observer(options.log_level, options.parent or {}))

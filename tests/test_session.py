@@ -61,8 +61,8 @@ class SessionTests(SynchronousTestCase):
 
     def bring_up(self) -> None:
         """Both devices build their tunnels."""
-        self.session.ask()
-        self.session.ask()
+        self.session.ask(Role.ONSITE)
+        self.session.ask(Role.MASTER)
         self.session.seats[Role.ONSITE].occupy(self.onsite)
         self.session.seats[Role.MASTER].occupy(self.master)
 
@@ -105,7 +105,7 @@ class SessionTests(SynchronousTestCase):
 
     def test_order_of_streams_is_free(self) -> None:
         """Either device may be first."""
-        self.session.ask()
+        self.session.ask(Role.MASTER)
         self.session.seats[Role.MASTER].occupy(self.master)
         self.assertIs(self.session.state, SessionState.BUILDING)
         self.session.seats[Role.ONSITE].occupy(self.onsite)
@@ -127,7 +127,7 @@ class SessionTests(SynchronousTestCase):
     def test_one_builds(self) -> None:
         """The time limit counts from the selection, and the stream that came is closed."""
         self.clock.advance(BUILD_SECONDS - 1)
-        self.session.ask()
+        self.session.ask(Role.MASTER)
         self.session.seats[Role.ONSITE].occupy(self.onsite)
         self.clock.advance(1)
         self.assertIs(self.session.reason, EndReason.BUILD_TIMEOUT)
@@ -141,7 +141,7 @@ class SessionTests(SynchronousTestCase):
 
     def test_second_stream_for_a_seat(self) -> None:
         """A second stream for a taken seat is closed and disturbs nobody."""
-        self.session.ask()
+        self.session.ask(Role.MASTER)
         self.session.seats[Role.ONSITE].occupy(self.onsite)
         second = MemoryStream("again")
         self.session.seats[Role.ONSITE].occupy(second)
@@ -158,9 +158,9 @@ class SessionTests(SynchronousTestCase):
     def test_too_late_to_build(self) -> None:
         """A device that asks for a tunnel of a joined or ended session is refused with the state."""
         self.bring_up()
-        self.assertIn("SessionIsUp", str(self.assertRaises(RequestRefused, self.session.ask)))
+        self.assertIn("SessionIsUp", str(self.assertRaises(RequestRefused, self.session.ask, Role.MASTER)))
         self.session.end(EndReason.OPERATOR)
-        self.assertIn("SessionIsNone", str(self.assertRaises(RequestRefused, self.session.ask)))
+        self.assertIn("SessionIsNone", str(self.assertRaises(RequestRefused, self.session.ask, Role.MASTER)))
 
     def test_first_reason_counts(self) -> None:
         """Why a session ended is what ended it, not what followed."""
@@ -193,7 +193,7 @@ class SessionTests(SynchronousTestCase):
 
         def ask() -> None:
             try:
-                session.ask()
+                session.ask(Role.ONSITE)
             except RequestRefused:
                 pass
 

@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
@@ -24,8 +24,8 @@ from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
-from rdvtwisted.adapters.control import MAX_REQUEST, SECONDS, IAdministration, perform
-from rdvtwisted.adapters.users import peer
+from rdvtwisted.adapters.control import MAX_REQUEST, SECONDS
+from rdvtwisted.adapters.users import peer, trusted
 from rdvtwisted.errors import AddressInUse, ConfigError, RDVError, StateDirectoryError
 
 #: Commands that may be connected at one time.
@@ -33,6 +33,9 @@ MAX_CONNECTIONS = 16
 #: Bytes of a UNIX socket's path: sun_path of linux/un.h, less its closing NUL.
 MAX_PATH = 107
 SOCKET_MODE = 0o600
+
+#: What is answered to a line, by whom it was said; may raise an L{RDVError}.
+Answer = Callable[[bytes, str], object]
 
 
 class ControlProtocol(LineOnlyReceiver):
@@ -43,8 +46,8 @@ class ControlProtocol(LineOnlyReceiver):
     transport: ITCPTransport
     _log = Logger()
 
-    def __init__(self, server: IAdministration, clock: IReactorTime, present: set[ControlProtocol]) -> None:
-        self._server = server
+    def __init__(self, answer: Answer, clock: IReactorTime, present: set[ControlProtocol]) -> None:
+        self._answer = answer
         self._clock = clock
         self._present = present
         self._answered = False
@@ -59,8 +62,13 @@ class ControlProtocol(LineOnlyReceiver):
 
     def lineReceived(self, line: bytes) -> None:
         """Answer the one request."""
-        if not self._answered:
-            maybeDeferred(perform, self._server, line, peer(self.transport)).addCallbacks(self._succeed, self._fail)
+        if self._answered:
+            return
+        # The socket's mode says so already; this holds also if somebody has changed that.
+        if not trusted(self.transport):
+            self._refuse("only root and the user that it runs as may ask it anything")
+            return
+        maybeDeferred(self._answer, line, peer(self.transport)).addCallbacks(self._succeed, self._fail)
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """Refuse what is too long for a request."""
@@ -101,14 +109,17 @@ class ControlFactory(Factory):
 
     noisy = False
 
-    def __init__(self, server: IAdministration, clock: IReactorTime) -> None:
-        self._server = server
+    def __init__(self, answer: Answer, clock: IReactorTime) -> None:
+        """
+        @param answer: what a request, a line, comes to; called with it and with who makes it.
+        """
+        self._answer = answer
         self._clock = clock
         self._present: set[ControlProtocol] = set()
 
     def buildProtocol(self, addr: IAddress | None) -> ControlProtocol:
         """Serve one command."""
-        return ControlProtocol(self._server, self._clock, self._present)
+        return ControlProtocol(self._answer, self._clock, self._present)
 
     def abort(self) -> None:
         """Close all connections at once."""
@@ -123,10 +134,13 @@ class ControlService(Service):
     @ivar path: of the socket, absolute.
     """
 
-    def __init__(self, listener: IReactorUNIX, clock: IReactorTime, path: str, server: IAdministration) -> None:
+    def __init__(self, listener: IReactorUNIX, clock: IReactorTime, path: str, answer: Answer) -> None:
+        """
+        @param answer: as L{ControlFactory} has it.
+        """
         self.path = path
         self._listener = listener
-        self._factory = ControlFactory(server, clock)
+        self._factory = ControlFactory(answer, clock)
         self._port: IListeningPort | None = None
 
     def check(self) -> None:

@@ -140,6 +140,7 @@ class Program(ProcessProtocol):
         self._again: IDelayedCall | None = None
         self._waiting: list[Deferred[None]] = []
         self.ended: Deferred[str] = Deferred()
+        self.status: int | None = None
 
     @property
     def pid(self) -> int | None:
@@ -203,10 +204,18 @@ class Program(ProcessProtocol):
                 call.cancel()
         self.deafen()
         self._home.remove()
+        self.status = _status(reason.value)
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             each.callback(None)
         self.ended.callback(f"{self._name} {_manner(reason.value)}")
+
+
+def _status(reason: BaseException | None) -> int | None:
+    if not isinstance(reason, ProcessTerminated):
+        return 0
+    status: int | None = reason.exitCode if reason.signal is None else None
+    return status
 
 
 def _manner(reason: BaseException | None) -> str:
@@ -250,7 +259,7 @@ class Programs:
 
     A program is in a session and process group of its own, so that a Ctrl-C
     meant for its owner leaves it alone, and runs in its directory, so that
-    its arguments can name its files as they are. Of the environment it gets C{PATH} only.
+    its arguments can name its files as they are. Of the environment it gets C{PATH} only, and what its owner gives it.
     """
 
     _log = Logger()
@@ -288,14 +297,22 @@ class Programs:
                         os.close(descriptor)
         return count
 
-    def start(self, arguments: Sequence[str], files: Mapping[str, str], stdin: int | None = None) -> Program:
+    def start(
+        self,
+        arguments: Sequence[str],
+        files: Mapping[str, str],
+        stdin: int | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Program:
         source = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) if stdin is None else stdin
         try:
-            return self._start(arguments, files, source)
+            return self._start(arguments, files, source, environment or {})
         finally:
             os.close(source)
 
-    def _start(self, arguments: Sequence[str], files: Mapping[str, str], stdin: int) -> Program:
+    def _start(
+        self, arguments: Sequence[str], files: Mapping[str, str], stdin: int, environment: Mapping[str, str]
+    ) -> Program:
         path = arguments[0]
         if not os.path.isabs(path) or not os.access(path, os.X_OK) or not os.path.isfile(path):
             raise MissingProgram(f"there is no program {path}")
@@ -314,7 +331,7 @@ class Programs:
                     program,
                     leash[0],
                     [*leash, *arguments],
-                    env={"PATH": PLACES, "LC_ALL": "C"},
+                    env={**environment, "PATH": PLACES, "LC_ALL": "C"},
                     path=str(home.path),
                     childFDs={0: stdin, 1: its, 2: its},
                 )

@@ -27,11 +27,26 @@ def this_process(environment: Mapping[str, str]) -> str:
 
 def peer(transport: object) -> str:
     """Who is at the other end of a UNIX socket: the same, as the kernel knows it (SO_PEERCRED)."""
+    credentials = _credentials(transport)
+    if credentials is None:
+        return "admin:unknown"
+    pid, uid = credentials
+    return _described(uid, _login(pid), "")
+
+
+def trusted(transport: object) -> bool:
+    """Whether the other end is root or this process's own user. So is what is no UNIX socket, such as one in memory."""
+    credentials = _credentials(transport)
+    return credentials is None or credentials[1] in (0, os.geteuid())
+
+
+def _credentials(transport: object) -> tuple[int, int] | None:
+    """Process and user at the other end."""
     handle = getattr(transport, "socket", None)
     if handle is None or handle.family != socket.AF_UNIX:
-        return "admin:unknown"
+        return None
     pid, uid, _ = _UCRED.unpack(handle.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return _described(uid, _login(pid), "")
+    return pid, uid
 
 
 def _login(pid: int) -> int | None:

@@ -126,13 +126,14 @@ class IPrograms(Interface):
             administrator's programs; L{None} if it is not installed.
         """
 
-    def start(arguments, files, stdin=None):
+    def start(arguments, files, stdin=None, environment=None):
         """
         Start a program in a directory of its own, which only its user can read and which goes when it has ended.
 
         @param arguments: its path and its arguments, text.
         @param files: text by file name; each is there, readable by its user alone, when the program starts.
         @param stdin: descriptor of its standard input, closed here afterwards; L{None} for an empty one.
+        @param environment: variables that it gets besides those that every program gets.
         @return: an L{IProgram}.
         @raise rdvtwisted.errors.MissingProgram: it cannot be started.
         """
@@ -145,6 +146,8 @@ class IProgram(Interface):
         "A Deferred that fires exactly once, with a sentence such as C{'vtund ended with status 1'}, once it has"
         " ended, whoever ended it."
     )
+
+    status = Attribute("Its exit status once it has ended; L{None} before, and if a signal has ended it.")
 
     def output():
         """

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from twisted.logger import Logger
 
+from rdvtwisted.adapters import rootfile
 from rdvtwisted.adapters.backends import discover, joins
+from rdvtwisted.adapters.consent import SOCKET, ConsentFile, ConsentProgram, perform
+from rdvtwisted.adapters.control_server import ControlService
+from rdvtwisted.adapters.hooks import Hooks
 from rdvtwisted.adapters.network.keeper import Keeper
 from rdvtwisted.adapters.network.linux import LinuxNetwork
 from rdvtwisted.adapters.pins import KnownPeers, write_atomically
 from rdvtwisted.adapters.programs import Programs
 from rdvtwisted.adapters.ssh.identity import Identity, identity
 from rdvtwisted.adapters.uplink import Authority
-from rdvtwisted.errors import InvalidValue, MissingProgram
+from rdvtwisted.consent import Consent
+from rdvtwisted.errors import ConfigError, InvalidValue, MissingProgram
 from rdvtwisted.services.boundary import LocalAccess
 from rdvtwisted.services.console import Console
-from rdvtwisted.services.device import DeviceSettings, make_state_directory, require_net_admin
+from rdvtwisted.services.device import (
+    ConsentSettings,
+    DeviceSettings,
+    HookSettings,
+    make_state_directory,
+    require_net_admin,
+)
 from rdvtwisted.services.equipment import Equipment
 from rdvtwisted.services.footing import stand_by
 from rdvtwisted.services.link import Link, open_link
@@ -171,12 +184,15 @@ def make_onsite(
     report: Path | None,
     backends: Sequence[str] | None = None,
     access: LocalAccess | None = None,
+    consent: ConsentSettings = ConsentSettings(),  # noqa: B008 - it is immutable
+    hooks: HookSettings = HookSettings(),  # noqa: B008 - it is immutable
     reactor: Any = None,
 ) -> OnsiteService:
     """
     An onsite device, not started.
 
     @param access: what it allows, whatever the server says; C{None}: anything.
+    @param consent: how its site is asked.
     @param backends: the names of the tunnel backends that it may use; C{None} for all that it can.
     @raise RDVError: this machine lacks something, or a file cannot be used.
     """
@@ -188,6 +204,11 @@ def make_onsite(
         equipment.access = access
     require_net_admin()
     _require_backends(equipment, backends or ())
+    equipment.hooks = _hooks(equipment, hooks)
+    asked = _consent(equipment, consent)
+    socket = ControlService(equipment.reactor, equipment.reactor, str(settings.state / SOCKET), partial(perform, asked))
+    if asked.required:
+        socket.check()
     return OnsiteService(
         equipment=equipment,
         console=console,
@@ -195,7 +216,35 @@ def make_onsite(
         connect=_connector(equipment),
         interface=interface,
         session_seconds=session_seconds,
+        consent=asked,
+        socket=socket,
     )
+
+
+def _hooks(equipment: Equipment, settings: HookSettings) -> Hooks:
+    return Hooks(equipment.programs, equipment.reactor, settings.directory, settings.seconds)
+
+
+def _consent(equipment: Equipment, settings: ConsentSettings) -> Consent:
+    """
+    The consent of an onsite's site.
+
+    @raise ConfigError: the program that is to be asked cannot be used.
+    """
+    consent = Consent(equipment.reactor, settings.required, settings.seconds, settings.window)
+    if settings.file is not None:
+        consent.presence = ConsentFile(settings.file, settings.window, time.time).left
+    if settings.program is not None:
+        try:
+            rootfile.require(settings.program)
+        except FileNotFoundError:
+            raise ConfigError("consent-program", f"there is no file {settings.program}") from None
+        except ConfigError as error:
+            raise ConfigError("consent-program", error.problem) from None
+        consent.program = ConsentProgram(
+            equipment.programs, equipment.reactor, settings.program, equipment.settings.account, settings.seconds
+        ).ask
+    return consent
 
 
 def make_master(
@@ -204,6 +253,7 @@ def make_master(
     *,
     report: Path | None,
     terminal: bool,
+    hooks: HookSettings = HookSettings(),  # noqa: B008 - it is immutable
     reactor: Any = None,
 ) -> MasterService:
     """
@@ -219,7 +269,7 @@ def make_master(
     if wanted.onsite is not None:
         require_net_admin()
         _require_backends(equipment, wanted.backends or ())
-
+    equipment.hooks = _hooks(equipment, hooks)
     return MasterService(
         equipment=equipment,
         console=console,

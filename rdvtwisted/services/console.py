@@ -100,6 +100,12 @@ class Console:
             except OSError as error:
                 raise StateDirectoryError(f"cannot write the report {self.report}: {error.strerror}") from None
 
+    def limited(self, seconds: float) -> None:
+        """Tell that the session will have ended after so many seconds, and when that is by this machine's clock."""
+        moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self._wall_clock() + seconds))
+        self.say(f"This session ends at {moment}, in {duration(seconds)}")
+        self.record("limit", seconds=round(seconds, 3))
+
     def record(self, event: str, **facts: object) -> None:
         """Append one record: C{event}, C{time} in seconds since the epoch, and C{facts}."""
         if self.report is None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from attrs import frozen
 
+from rdvtwisted.adapters.hooks import HOOK_SECONDS, USUAL_DIRECTORY
+from rdvtwisted.consent import ASK_SECONDS, WINDOW_SECONDS
 from rdvtwisted.errors import InvalidValue, MissingPrivilege, StateDirectoryError
 from rdvtwisted.values import Role
 
@@ -18,6 +20,8 @@ SSH_PORT = 22
 TLS_PORT = 443
 #: Seconds after the last sign of life of the server until a device takes its connection for lost, outside of sessions.
 SILENCE_SECONDS = 60.0
+#: Seconds after which a session ends if nobody says otherwise: one that was forgotten is not open for ever.
+SESSION_SECONDS = 86_400.0
 #: Bit of CAP_NET_ADMIN in a capability set (linux/capability.h).
 _CAP_NET_ADMIN = 12
 
@@ -79,6 +83,32 @@ class DeviceSettings:
     end_to_end: bool = False
     #: See L{SILENCE_SECONDS}.
     silence: float = SILENCE_SECONDS
+
+
+@frozen
+class ConsentSettings:
+    """
+    How an onsite's site is asked for its consent.
+
+    @ivar seconds: for which it is asked.
+    @ivar window: seconds for which a consent holds that does not say it.
+    @ivar file: that stands for consent as long as it is there; absolute.
+    @ivar program: that is asked; absolute.
+    """
+
+    required: bool = False
+    seconds: float = ASK_SECONDS
+    window: float = WINDOW_SECONDS
+    file: Path | None = None
+    program: Path | None = None
+
+
+@frozen
+class HookSettings:
+    """Where a device's hooks are, and for how many seconds each may run."""
+
+    directory: Path = USUAL_DIRECTORY
+    seconds: float = HOOK_SECONDS
 
 
 def make_state_directory(path: Path) -> None:

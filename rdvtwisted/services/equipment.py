@@ -11,8 +11,10 @@ from twisted.internet.endpoints import HostnameEndpoint
 from twisted.logger import Logger
 
 from rdvtwisted import bridged, oldserver, routed
+from rdvtwisted.adapters.hooks import Hooks
 from rdvtwisted.adapters.pins import KnownPeers
 from rdvtwisted.adapters.uplink import Authority
+from rdvtwisted.consent import Stay
 from rdvtwisted.errors import MissingProgram, RDVError, RequestRefused, TunnelFailed
 from rdvtwisted.interfaces import INetwork, IPrograms, ITunnelBackend
 from rdvtwisted.plan import Plan, Site, interface_name
@@ -44,6 +46,7 @@ class Equipment:
 
     @ivar backends: the tunnel backends that can be used here, by name.
     @ivar access: what an onsite allows, whatever the server says.
+    @ivar hooks: programs that are run before and after a session; C{None}: none.
     @ivar owner: under which everything in the kernel is journalled and named.
     """
 
@@ -58,6 +61,7 @@ class Equipment:
     backends: Mapping[str, ITunnelBackend]
     programs: IPrograms
     access: LocalAccess = field(factory=LocalAccess)
+    hooks: Hooks | None = None
 
     @property
     def owner(self) -> str:
@@ -90,6 +94,8 @@ class Equipment:
         *,
         peer: str = "",
         dhcp: bool = True,
+        stay: Stay | None = None,
+        limited: Callable[[float], None] = lambda seconds: None,
     ) -> Ending:
         """
         Take part in the session that C{link} has been selected for, from the
@@ -99,11 +105,13 @@ class Equipment:
         @param up: called when packets flow.
         @param peer: the other device, if it is known: an old server does not tell.
         @param dhcp: on a master in mode L2: the LAN may give the PC its addresses.
+        @param stay: the consent of this device's site, with which the session ends.
+        @param limited: called with the seconds after which the session will have ended, whenever they are known anew.
         @return: how it ended; cancelling is the operator's end.
         """
         try:
             parameters = await self._parameters(link, peer)
-            leg = await self._leg(link, parameters, extremity, dhcp)
+            leg = await self._leg(link, parameters, extremity, dhcp, stay)
         except RequestRefused as error:
             ending = await self._refused(link, error)
             await link.end_session(ending.reason)
@@ -122,7 +130,7 @@ class Equipment:
 
         ending = Ending(EndReason.TUNNEL_FAILED)
         try:
-            ending = await leg.run(seconds, pin_and_tell)
+            ending = await leg.run(seconds, pin_and_tell, limited)
         finally:
             await leg.dismantle(ending.reason)
         return ending
@@ -158,7 +166,9 @@ class Equipment:
             return Ending(reason_of(error), error)
         return Ending(reason_of(error), error) if view.reason is None else Ending(view.reason)
 
-    async def _leg(self, link: Link, parameters: TunnelParameters, extremity: str, dhcp: bool) -> Leg:
+    async def _leg(
+        self, link: Link, parameters: TunnelParameters, extremity: str, dhcp: bool, stay: Stay | None
+    ) -> Leg:
         backend = self.backends.get(parameters.backend)
         if backend is None:
             raise TunnelFailed(f"the server wants a tunnel by {parameters.backend}, which is not to be had here")
@@ -201,7 +211,25 @@ class Equipment:
             clock=self.reactor,
             boundary=boundary,
             extremity=extremity_gone(extremity, address=parameters.mode is Mode.L3),
+            stay=stay,
+            hooks=self.hooks,
+            facts=self._facts(parameters, interface, extremity),
         )
+
+    def _facts(self, parameters: TunnelParameters, interface: str, extremity: str) -> dict[str, str]:
+        """What hooks are told, as their environment."""
+        return {
+            "RDV_DEVICE": self.settings.account,
+            "RDV_ROLE": self.settings.role.value,
+            "RDV_SESSION": parameters.session,
+            "RDV_PEER": parameters.peer,
+            "RDV_MODE": parameters.mode.value,
+            "RDV_INTERFACE": interface,
+            "RDV_EXTREMITY": extremity,
+            "RDV_ADDRESS": str(parameters.address),
+            "RDV_NETWORK": str(parameters.address.network),
+            "RDV_PEER_ADDRESS": str(parameters.peer_address),
+        }
 
     def _plan(
         self, parameters: TunnelParameters, tunnel: str, extremity: str, site: Site, dhcp: bool, scope: Scope

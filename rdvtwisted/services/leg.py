@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import define, field, frozen
 from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClientEndpoint
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from rdvtwisted.adapters.hooks import Hooks
+from rdvtwisted.consent import Stay
 from rdvtwisted.errors import (
     AccessDenied,
     ConfigError,
     ConnectionLost,
+    HookFailed,
     PeerKeyChanged,
     RDVError,
     RequestRefused,
@@ -24,8 +27,9 @@ from rdvtwisted.errors import (
 )
 from rdvtwisted.interfaces import IDeviceTunnel, INetwork, IPrograms, ITunnelSite
 from rdvtwisted.plan import Plan, Site
-from rdvtwisted.requests import GetSession, WaitForSessionChange
+from rdvtwisted.requests import GetSession, LimitSession, WaitForSessionChange
 from rdvtwisted.services.boundary import Boundary
+from rdvtwisted.services.deadline import Deadline
 from rdvtwisted.services.footing import lost
 from rdvtwisted.services.link import Link
 from rdvtwisted.services.waiting import first, following
@@ -88,6 +92,8 @@ class Leg:
     @ivar extremity: says what is missing of the interface that this device gives access through, if anything is;
         C{None}: that does not matter.
     @ivar boundary: what may be done in the session, of which the plan is; C{None}: anything.
+    @ivar stay: the consent of this device's site.
+    @ivar hooks: programs that are run before and after, with C{facts} in their environment.
     """
 
     _log = Logger()
@@ -100,23 +106,32 @@ class Leg:
     clock: IReactorTime
     boundary: Boundary | None = None
     extremity: Callable[[Site], str | None] | None = None
+    stay: Stay | None = None
+    hooks: Hooks | None = None
+    facts: Mapping[str, str] = field(factory=dict)
     _attached: bool = field(default=False, init=False)
     _configured: bool = field(default=False, init=False)
-    #: When the session must be over that is up, by this device's own settings; then this fires.
-    _latest: float | None = field(default=None, init=False)
-    _time_up: Deferred[None] | None = field(default=None, init=False)
-    _limit: IDelayedCall | None = field(default=None, init=False)
+    #: The hook C{pre-up} has let the session begin, after which the others are run.
+    _begun: bool = field(default=False, init=False)
 
-    async def run(self, seconds: float | None, up: Callable[[TunnelReport], None]) -> Ending:
+    async def run(
+        self,
+        seconds: float | None,
+        up: Callable[[TunnelReport], None],
+        limited: Callable[[float], None] = lambda seconds: None,
+    ) -> Ending:
         """
         Build the tunnel, call C{up} once packets flow, and wait until the session ends, at most C{seconds}
         from then. Cancelling this is the operator's end. L{dismantle} is to be called in any case.
+
+        @param limited: called with the seconds after which the session will have ended, whenever they are known anew.
         """
-        watch = Deferred.fromCoroutine(self._watch())
-        carry = Deferred.fromCoroutine(self._carry(seconds, up))
+        deadline = Deadline(self.clock, seconds, self.boundary, self.stay, limited)
+        watch = Deferred.fromCoroutine(self._watch(deadline))
+        carry = Deferred.fromCoroutine(self._carry(deadline, up))
         closed = following(self.tunnel.closed).addCallbacks(lambda _: Ending(EndReason.TUNNEL_LOST), _lost)
         try:
-            ending = await first([carry, following(watch), closed, *self._unplugged()])
+            ending = await first([carry, following(watch), closed, *self._unplugged(), *self._unwanted()])
             broken = ending.reason is EndReason.TUNNEL_LOST or isinstance(ending.error, TicketRefused)
             if broken and not watch.called and not self.link.old:
                 # A tunnel ends, or is too late, for some reason that the server knows, or will know in a moment.
@@ -127,6 +142,10 @@ class Leg:
             watch.addErrback(lambda _: None)
             watch.cancel()
         return ending
+
+    def _unwanted(self) -> list[Deferred[Ending]]:
+        """What fires when the site's consent is over."""
+        return [] if self.stay is None else [following(self.stay.ended).addCallback(Ending)]
 
     def _unplugged(self) -> list[Deferred[Ending]]:
         """What fires when the extremity is lost, if that is looked at."""
@@ -145,16 +164,27 @@ class Leg:
         """Tell the server why, and take everything away, whatever of it is there."""
         # The server is told first, so that the other device learns the reason and not just the loss.
         await self.link.end_session(reason, self.session)
+        await self._notify("pre-down", reason)
         # What broke the tunnel has been told by now, and what breaks while it is closed is no news.
         self.tunnel.closed.addErrback(lambda _: None)
         try:
             await self.tunnel.close()
         finally:
-            if self._attached:
-                await self.network.undo(self.plan.owner)
+            try:
+                if self._attached:
+                    await self.network.undo(self.plan.owner)
+            finally:
+                await self._notify("post-down", reason)
 
-    async def _carry(self, seconds: float | None, up: Callable[[TunnelReport], None]) -> Ending:
+    async def _notify(self, hook: str, reason: EndReason) -> None:
+        if self._begun and self.hooks is not None:
+            await self.hooks.notify(hook, {**self.facts, "RDV_REASON": reason.value})
+
+    async def _carry(self, deadline: Deadline, up: Callable[[TunnelReport], None]) -> Ending:
         try:
+            if self.hooks is not None:
+                await self.hooks.require("pre-up", self.facts)
+                self._begun = True
             await self.tunnel.attach()
             self._attached = True
             self._configured = True
@@ -164,27 +194,17 @@ class Leg:
         except RDVError as error:
             return Ending(reason_of(error), error)
         up(report)
-        self._latest = None if seconds is None else self.clock.seconds() + seconds
-        self._time_up = Deferred()
-        self._set_limit()
+        if self.hooks is not None:
+            # Packets flow already, so nobody waits for it; a later hook does.
+            Deferred.fromCoroutine(self.hooks.notify("post-up", self.facts))
+        deadline.begin()
         try:
-            await self._time_up
+            await deadline.reached
         finally:
-            self._time_up = None
-            self._set_limit()
+            deadline.stop()
         return Ending(EndReason.TIME_LIMIT)
 
-    def _set_limit(self) -> None:
-        """Let the session end in time, if it is up and must end some time."""
-        if self._limit is not None and self._limit.active():
-            self._limit.cancel()
-        ends = [self._latest, None if self.boundary is None else self.boundary.ends_at]
-        times = [each for each in ends if each is not None]
-        if self._time_up is not None and times:
-            wait = max(0.0, min(times) - self.clock.seconds())
-            self._limit = self.clock.callLater(wait, self._time_up.callback, None)
-
-    async def _watch(self) -> Ending:
+    async def _watch(self, deadline: Deadline) -> Ending:
         """Ask the server until the session is over, and why. An old one has no answer but its own loss."""
         if self.link.old:
             return Ending(EndReason.TUNNEL_LOST, await self.link.gone())
@@ -197,6 +217,11 @@ class Leg:
                     return Ending(view.reason or EndReason.TUNNEL_LOST)
                 if self.boundary is not None and (ending := await self._keep_within(self.boundary, view)) is not None:
                     return ending
+                if view.state is SessionState.UP:
+                    deadline.count()
+                deadline.review()
+                if view.state is SessionState.UP and (seconds := deadline.news()) is not None:
+                    await self.link.ask(LimitSession(seconds, self.session))
         except RDVError as error:
             return Ending(EndReason.TUNNEL_LOST, error)
 
@@ -207,7 +232,6 @@ class Leg:
                 self.plan = boundary.plan
                 if self._configured:
                     await self.network.amend(self.plan)
-            self._set_limit()
         except RequestRefused as error:
             # There is no session to ask about any more.
             view = await self.link.ask(GetSession())
@@ -235,6 +259,8 @@ def reason_of(error: RDVError) -> EndReason:
         return EndReason.PEER_KEY_REFUSED
     if isinstance(error, (AccessDenied, ConfigError)):
         return EndReason.ACCESS_DENIED
+    if isinstance(error, HookFailed):
+        return EndReason.HOOK_REFUSED
     return EndReason.TUNNEL_FAILED
 
 

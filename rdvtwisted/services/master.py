@@ -15,19 +15,21 @@ from rdvtwisted import bridged
 from rdvtwisted.errors import (
     AccessDenied,
     ConnectionLost,
+    ConsentDenied,
     InvalidValue,
     OnsiteNotRegistered,
     RDVError,
     RoleMismatch,
     TunnelFailed,
 )
-from rdvtwisted.requests import Connect, GetRemoteSite, Publish
+from rdvtwisted.requests import Connect, GetRemoteSite, GetSession, Publish, WaitForSessionChange
 from rdvtwisted.scope import ALL
 from rdvtwisted.services.console import Console, carriage, carried, duration, established, flow
 from rdvtwisted.services.equipment import Equipment
-from rdvtwisted.services.leg import Ending, Leg
+from rdvtwisted.services.leg import WATCH_SECONDS, Ending, Leg
 from rdvtwisted.services.link import Link
 from rdvtwisted.services.terminal import ssh_connection
+from rdvtwisted.session import CONSENT
 from rdvtwisted.shell.questions import GetRemoteLan, ListOnsiteIds
 from rdvtwisted.values import EndReason, Mode, Profile, RemoteSite, Role, TunnelParameters, TunnelReport
 
@@ -37,7 +39,12 @@ POLL_SECONDS = 2.0
 FLOW_SECONDS = 30.0
 
 #: Ends of a session that are none of its failures.
-_GOOD = (EndReason.OPERATOR, EndReason.TIME_LIMIT, EndReason.ADMINISTRATOR)
+_GOOD = (EndReason.OPERATOR, EndReason.TIME_LIMIT, EndReason.ADMINISTRATOR, EndReason.CONSENT_WITHDRAWN)
+#: Ends for which the site has not agreed, and how the operator is told.
+_DENIED = {
+    EndReason.CONSENT_REFUSED: "the site has refused its consent",
+    EndReason.CONSENT_TIMEOUT: "nobody at the site has agreed in time",
+}
 #: Ends by which the other device or the server tells that a tunnel is the cause.
 _TUNNELS = (EndReason.TUNNEL_LOST, EndReason.TUNNEL_FAILED)
 
@@ -164,6 +171,8 @@ class MasterService(Service):
         selected = reactor.seconds()
         await link.ask(Connect(onsite))
         remote = await self._remote(link, onsite)
+        if remote is not None and remote.consent_seconds is not None:
+            await self._wait_for_consent(link, onsite, remote.consent_seconds)
         self.console.say(f"Building the tunnel; what enters by {extremity} will reach the LAN of {onsite}")
         leg: Leg | None = None
         up_at = 0.0
@@ -184,7 +193,13 @@ class MasterService(Service):
         flowing.clock = reactor
         try:
             ending = await equipment.attend(
-                link, extremity, settings.session_seconds, up, peer=onsite, dhcp=settings.dhcp
+                link,
+                extremity,
+                settings.session_seconds,
+                up,
+                peer=onsite,
+                dhcp=settings.dhcp,
+                limited=self.console.limited,
             )
         finally:
             if flowing.running:
@@ -197,6 +212,19 @@ class MasterService(Service):
             return RemoteSite(onsite, await link.ask(GetRemoteLan()), (), None, None, "")
         remote: RemoteSite | None = await link.ask(GetRemoteSite())
         return remote
+
+    async def _wait_for_consent(self, link: Link, onsite: str, seconds: float) -> None:
+        """Return when the onsite begins to build its tunnel, or the session is over, whose end is told later."""
+        view = await link.ask(GetSession())
+        if view.waiting == CONSENT and view.reason is None:
+            self.console.say(f"Waiting for consent at the site of {onsite}, {duration(seconds)} at most")
+            self.console.record("consent", onsite=onsite, seconds=seconds)
+        while view.waiting == CONSENT and view.reason is None:
+            view = await link.ask(WaitForSessionChange(view.state, WATCH_SECONDS))
+        if view.reason in _DENIED:
+            raise ConsentDenied(f"{_DENIED[view.reason]}: {onsite}")
+        if view.waiting != CONSENT and view.reason is None:
+            self.console.say("The site has agreed")
 
     async def _profile(self) -> tuple[Profile, str]:
         site = await self.equipment.network.site()
@@ -268,6 +296,8 @@ class MasterService(Service):
             raise lost
         if ending.reason in _FORBIDDEN:
             raise AccessDenied(f"the session to {onsite} was ended: {_FORBIDDEN[ending.reason]}")
+        if ending.reason in _DENIED:
+            raise ConsentDenied(f"{_DENIED[ending.reason]}: {onsite}")
         if leg is None:
             raise TunnelFailed(f"the session to {onsite} could not be built: {ending.reason}")
         if ending.reason in _TUNNELS:

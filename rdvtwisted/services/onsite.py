@@ -10,15 +10,18 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from rdvtwisted.adapters.control_server import ControlService
+from rdvtwisted.consent import Consent, Refusal, Stay, Visit
 from rdvtwisted.errors import InvalidValue, RDVError, RoleMismatch
-from rdvtwisted.requests import Publish, Readiness, WaitForMaster
-from rdvtwisted.services.console import Console, carriage, carried, established, flow
+from rdvtwisted.requests import GetSession, Publish, Readiness, WaitForMaster, WaitForSessionChange
+from rdvtwisted.services.console import Console, carriage, carried, duration, established, flow
 from rdvtwisted.services.equipment import Equipment
 from rdvtwisted.services.footing import rest
-from rdvtwisted.services.leg import Leg
+from rdvtwisted.services.leg import WATCH_SECONDS, Ending, Leg
 from rdvtwisted.services.link import Link
 from rdvtwisted.services.pace import Pace
-from rdvtwisted.values import Profile, Role, TunnelParameters, TunnelReport
+from rdvtwisted.services.waiting import first
+from rdvtwisted.values import EndReason, Profile, Role, SessionState, SessionView, TunnelParameters, TunnelReport
 
 #: Seconds for which an onsite asks at a time whether a master wants it.
 WAIT_SECONDS = 60.0
@@ -35,6 +38,8 @@ class OnsiteService(Service):
     @ivar connect: makes a new link to the server.
     @ivar interface: the interface whose LAN is made accessible; C{None} finds the one with the default route.
     @ivar session_seconds: hard end of each session; C{None} for none.
+    @ivar consent: the site's; C{None}: it is not asked, and cannot end a session.
+    @ivar socket: where the site's commands are taken.
     """
 
     _log = Logger()
@@ -45,12 +50,21 @@ class OnsiteService(Service):
     connect: Callable[[], Awaitable[Link]]
     interface: str | None = None
     session_seconds: float | None = None
+    consent: Consent | None = None
+    socket: ControlService | None = None
     _stay: Deferred[None] | None = field(default=None, init=False)
     _trouble: str = field(default="", init=False)
 
     def startService(self) -> None:
         """Begin. This never fails: whatever is wrong now may be right later."""
         super().startService()
+        if self.socket is not None:
+            try:
+                self.socket.startService()
+            except RDVError as error:
+                # Without it nobody here can agree or end a session, which is what a device does whose site is asked.
+                self._log.error("No command of this site can be taken: {error}", error=str(error))
+                self.socket = None
         self._stay = Deferred.fromCoroutine(self._for_ever())
 
     def stopService(self) -> Deferred[None] | None:
@@ -60,7 +74,11 @@ class OnsiteService(Service):
         if stay is not None:
             stay.addErrback(lambda failure: None if failure.check(CancelledError) else failure)
             stay.cancel()
-        return stay
+        socket, self.socket = self.socket, None
+        if socket is None:
+            return stay
+        closing = socket.stopService()
+        return closing if stay is None else closing.addBoth(lambda _: stay)
 
     async def _for_ever(self) -> None:
         swept = False
@@ -147,22 +165,73 @@ class OnsiteService(Service):
             hostname=site.hostname,
             uplink=attachment.kind,
             backends=tuple(self.equipment.backends),
+            consent_seconds=self.consent.seconds if self.consent is not None and self.consent.required else None,
         )
         return profile, name
 
     async def _session(self, link: Link, interface: str) -> None:
         """Carry one session. Its failure is told, and is no failure of the link."""
+        self.console.say("A master wants a session")
+        try:
+            stay = await self._agree(link)
+        except Refusal as refusal:
+            # An old server learns it by the loss of the connection.
+            await link.end_session(refusal.reason)
+            self._conclude(Ending(refusal.reason, refusal), None)
+            return
         leg: Leg | None = None
 
         def up(parameters: TunnelParameters, working: Leg, report: TunnelReport) -> None:
             nonlocal leg
             leg = working
+            if stay is not None:
+                stay.visit = Visit(parameters.session, parameters.peer, parameters.mode)
             self.console.say(f"Session now established with remote master {parameters.peer}".rstrip())
             self.console.say(carriage(parameters, report))
             self.console.record("up", **established(parameters, report))
 
-        self.console.say("A master wants a session")
-        ending = await self.equipment.attend(link, interface, self.session_seconds, up)
+        try:
+            ending = await self.equipment.attend(
+                link, interface, self.session_seconds, up, stay=stay, limited=self.console.limited
+            )
+        finally:
+            if stay is not None:
+                stay.close()
+        self._conclude(ending, leg)
+
+    async def _agree(self, link: Link) -> Stay | None:
+        """
+        Have the site's consent to the session that C{link} has been selected for.
+
+        @raise Refusal: it does not agree, or the session is over before it has answered.
+        """
+        if self.consent is None:
+            return None
+        if not self.consent.required:
+            return await self.consent.ask(Visit())
+        view = SessionView() if link.old else await link.ask(GetSession())
+        if view.reason is not None:
+            raise Refusal(view.reason, "the session is over already")
+        asking = self.consent.ask(Visit(view.id, view.master, view.mode))
+        if asking.called:
+            return await asking
+        self.console.say(
+            f"Waiting {duration(self.consent.seconds)} for the consent of this site to a session with"
+            f" {view.master or 'a master'}: rdv-onsite grant, or refuse"
+        )
+        self.console.record("consent", session=view.id, master=view.master, seconds=self.consent.seconds)
+        over = Deferred.fromCoroutine(self._session_over(link, view))
+        return await first([asking, over])
+
+    async def _session_over(self, link: Link, view: SessionView) -> Stay:
+        """Wait until there is no session any more to agree to."""
+        if link.old:
+            raise await link.gone()
+        while view.reason is None and view.state is not SessionState.NONE:
+            view = await link.ask(WaitForSessionChange(view.state, WATCH_SECONDS))
+        raise Refusal(view.reason or EndReason.MASTER_LEFT, "the session is over before this site has agreed to it")
+
+    def _conclude(self, ending: Ending, leg: Leg | None) -> None:
         if ending.error is not None:
             self._log.warn("{error}", error=str(ending.error))
         if ending.lost:

@@ -142,6 +142,17 @@ _TABLE = (
     Command("get_tunnel_parameters", "Print how to build this device's tunnel.", inquiries.get_tunnel_parameters),
     Command("heartbeat WORD", "Print WORD: both ends are alive.", heartbeat),
     Command(
+        "limit_session SECONDS SESSION",
+        "Let the session with this id be over in so many seconds.",
+        inquiries.limit_session,
+    ),
+    Command(
+        "set_consent_time SECONDS",
+        "Tell that the site is asked for its consent before a session, for so many seconds; 0: it is not.",
+        setters.set_consent_time,
+        _ONSITE,
+    ),
+    Command(
         "set_tunnel_backends NAME...",
         "Tell which tunnel backends this device can use, the preferred one first.",
         setters.set_tunnel_backends,

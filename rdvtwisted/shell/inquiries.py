@@ -23,6 +23,10 @@ MASTER_WAIT_SECONDS = 60.0
 #: Seconds for which one may wait for a session to change.
 CHANGE_WAIT_RANGE = (1.0, 60.0)
 
+#: Seconds in which a device may say that its session is to be over; who wants more says nothing.
+MOST_SESSION_SECONDS = 2_592_000.0
+
+_LIMIT = re.compile(r"[0-9]{1,7}(?:\.[0-9]{1,6})?")
 _GRANT = re.compile(r"[0-9]{1,18}")
 _SECONDS = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,6})?")
 
@@ -143,6 +147,17 @@ def _grant(text: str) -> int:
 def get_session_grant(settings: Settings, argument: str) -> Step:
     """What may be done in the session."""
     return Ask(requests.GetSessionGrant(), _printed(parameters.GRANT.render))
+
+
+def limit_session(settings: Settings, argument: str) -> Step:
+    """A number of seconds up to L{MOST_SESSION_SECONDS}, and the id of a session."""
+    try:
+        seconds, session = words(argument)
+    except ValueError:
+        return Say(errors=f"Invalid seconds or session: {printable(argument)}\n")
+    if _LIMIT.fullmatch(seconds) is None or float(seconds) > MOST_SESSION_SECONDS:
+        return Say(errors=f"Invalid seconds or session: {printable(argument)}\n")
+    return Ask(requests.LimitSession(float(seconds), session), done)
 
 
 def end_session(settings: Settings, argument: str) -> Step:

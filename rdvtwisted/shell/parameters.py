@@ -207,6 +207,7 @@ SESSION = Block(
         "to_master": _COUNT,
         "reason": _optional(Form(EndReason)),
         "grant": evolve(_COUNT, absent="0"),
+        "waiting": evolve(_matching(r"[a-z-]{0,32}"), absent=""),
     },
 )
 
@@ -226,6 +227,7 @@ SITE = Block(
         "hostname": _optional(_FREE),
         "uplink": _optional(_FREE),
         "address": _FREE,
+        "consent_seconds": evolve(_optional(_MOMENT), absent=""),
     },
 )
 

@@ -12,7 +12,7 @@ from rdvtwisted import requests
 from rdvtwisted.errors import InvalidValue, ProtocolError, RequestRefused
 from rdvtwisted.requests import Readiness, Request
 from rdvtwisted.shell import listing, parameters
-from rdvtwisted.shell.inquiries import CHANGE_WAIT_RANGE
+from rdvtwisted.shell.inquiries import CHANGE_WAIT_RANGE, MOST_SESSION_SECONDS
 from rdvtwisted.shell.printout import printable
 from rdvtwisted.shell.quoting import quote
 from rdvtwisted.shell.reply import UNKNOWN_SYNTAX, Reply
@@ -92,10 +92,16 @@ def _parsed(parse: Callable[[str], Any]) -> Callable[[Reply], Any]:
     return read
 
 
+#: What a server answers to settings that came later than it.
+_UNKNOWN_SETTINGS = tuple(f"{UNKNOWN_SYNTAX} {name}" for name in ("set_tunnel_backends", "set_consent_time"))
+
+
 def _published(reply: Reply) -> None:
-    """An old server does not know of tunnel backends: no refusal, the reply's C{unknown_syntax} tells it."""
+    """
+    An old server does not know of tunnel backends, nor of consent: no refusal, the reply's C{unknown_syntax} tells it.
+    """
     lines = reply.output.split("\n")
-    known = [line for line in lines if not line.startswith(f"{UNKNOWN_SYNTAX} set_tunnel_backends")]
+    known = [line for line in lines if not line.startswith(_UNKNOWN_SETTINGS)]
     _nothing(evolve(reply, output="\n".join(known)))
 
 
@@ -142,7 +148,15 @@ def _profile_lines(role: Role, profile: Profile) -> list[str]:
         lines.append(f"set_tunnel_mode {profile.mode.value}")
     if profile.backends:
         lines.append(" ".join(["set_tunnel_backends", *profile.backends]))
+    if role is Role.ONSITE and profile.consent_seconds is not None:
+        lines.append(f"set_consent_time {profile.consent_seconds:.0f}")
     return lines
+
+
+def _limit_session(role: Role, asked: requests.LimitSession) -> Question:
+    if not 0 <= asked.seconds <= MOST_SESSION_SECONDS:
+        raise InvalidValue("time limit", str(asked.seconds), f"use 0 to {MOST_SESSION_SECONDS:g} seconds")
+    return Question((f"limit_session {asked.seconds:.3f} {asked.session}",), _nothing)
 
 
 def _connect(role: Role, asked: requests.Connect) -> Question:
@@ -184,6 +198,7 @@ _QUESTIONS: dict[type, Callable[[Role, Any], Question]] = {
     requests.GetSession: _plain("get_session", _parsed(parameters.SESSION.parse)),
     requests.WaitForSessionChange: _wait_for_change,
     requests.GetSessionGrant: _plain("get_session_grant", _parsed(parameters.GRANT.parse)),
+    requests.LimitSession: _limit_session,
     requests.EndSession: _end_session,
     requests.GetCertificateAuthority: _plain("get_certificate_authority", _parsed(parameters.parse_authority)),
     GetRole: _plain("get_role", _parsed(Role)),

@@ -22,6 +22,11 @@ UPLINKS = ("lan", "wlan", "3g")
 #: Tunnel backends that a device may name.
 BACKENDS_LIMIT = 16
 
+#: Seconds for which a site may be asked for its consent; meanwhile the session holds addresses of the server.
+MOST_CONSENT_SECONDS = 600
+
+_CONSENT = re.compile(r"[0-9]{1,3}")
+
 BACKEND_NAME = re.compile(r"[a-z0-9-]{1,32}")
 
 
@@ -109,6 +114,13 @@ def set_tunnel_backends(settings: Settings, argument: str) -> Step:
     if not 0 < len(names) <= BACKENDS_LIMIT or not all(map(BACKEND_NAME.fullmatch, names)):
         return _invalid("Invalid tunnel backends", argument)
     return settings.publish(backends=tuple(names))
+
+
+def set_consent_time(settings: Settings, argument: str) -> Step:
+    """A number of seconds up to L{MOST_CONSENT_SECONDS}; 0 for a site that is not asked."""
+    if _CONSENT.fullmatch(argument) is None or int(argument) > MOST_CONSENT_SECONDS:
+        return _invalid("Invalid number of seconds", argument)
+    return settings.publish(consent_seconds=float(argument) or None)
 
 
 def set_debug_mode(settings: Settings, argument: str) -> Step:

@@ -18,13 +18,22 @@ class MemoryProgram:
     A program that runs until the test says L{exit}, or its owner L{end}s it.
 
     @ivar arguments: what it was started with.
+    @ivar environment: the variables that it was given.
     @ivar files: the text of its files, by their names.
     @ivar stdin: the descriptor of its standard input; to be closed by who reads it. L{None} for an empty one.
     @ivar asked: whether it has been asked to end.
     @ivar stubborn: whether it goes on then, until L{exit}.
     """
 
-    def __init__(self, arguments: Sequence[str], files: Mapping[str, str], stdin: int | None) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        files: Mapping[str, str],
+        stdin: int | None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.environment = dict(environment or {})
+        self.status: int | None = None
         self.arguments = list(arguments)
         self.files = dict(files)
         self.stdin = stdin
@@ -42,6 +51,8 @@ class MemoryProgram:
     def exit(self, manner: str = "ended with status 0") -> None:
         """It ends, in this manner."""
         self.running = False
+        _, known, status = manner.partition("ended with status ")
+        self.status = int(status) if known else None
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             each.callback(None)
@@ -80,7 +91,13 @@ class MemoryPrograms:
     def find(self, name: str) -> str | None:
         return self.installed.get(name)
 
-    def start(self, arguments: Sequence[str], files: Mapping[str, str], stdin: int | None = None) -> MemoryProgram:
+    def start(
+        self,
+        arguments: Sequence[str],
+        files: Mapping[str, str],
+        stdin: int | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> MemoryProgram:
         kept = None if stdin is None else os.dup(stdin)
         if stdin is not None:
             os.close(stdin)
@@ -88,7 +105,7 @@ class MemoryPrograms:
             if kept is not None:
                 os.close(kept)
             raise MissingProgram(f"there is no program {arguments[0]}")
-        program = MemoryProgram(arguments, files, kept)
+        program = MemoryProgram(arguments, files, kept, environment)
         self.started.append(program)
         self.behaviour(program)
         return program

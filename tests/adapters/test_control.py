@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import threading
+from functools import partial
 from typing import Any
 
 from hypothesis import given, settings
@@ -159,7 +160,7 @@ class ConnectionTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.server = MemoryAdministration()
-        self.factory = ControlFactory(self.server, self.clock)
+        self.factory = ControlFactory(partial(perform, self.server), self.clock)
 
     def connect(self) -> tuple[ControlProtocol, StringTransport]:
         protocol = self.factory.buildProtocol(None)
@@ -258,7 +259,7 @@ class SocketTests(TestCase):
     def service(self) -> ControlService:
         from twisted.internet import reactor
 
-        service = ControlService(reactor, reactor, self.path, self.server)  # type: ignore[arg-type]
+        service = ControlService(reactor, reactor, self.path, partial(perform, self.server))  # type: ignore[arg-type]
         self.addCleanup(lambda: service.running and service.stopService())
         return service
 

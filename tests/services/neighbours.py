@@ -24,6 +24,7 @@ from rdvtwisted.requests import (
     GetCertificateAuthority,
     GetSessionGrant,
     GetTunnelParameters,
+    LimitSession,
     Publish,
 )
 from rdvtwisted.scope import ALL
@@ -158,6 +159,7 @@ class DeviceCase(SynchronousTestCase):
         """A server that gives everybody what a session needs, and waits when it is asked to wait."""
         server = SSHTwin(self.role, obliging=True)
         server.answers = {
+            LimitSession: None,
             Publish: None,
             EndSession: None,
             GetTunnelParameters: self.parameters(),

@@ -305,7 +305,7 @@ class AdministrationTests(ServerCase):
         """A running server."""
         super().setUp()
         self.server = self.start()
-        self.administration = self.server.control._factory._server
+        self.administration = self.server.control._factory._answer.args[0]
 
     def test_provides(self) -> None:
         """It is what the control socket serves."""

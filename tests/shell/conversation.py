@@ -108,6 +108,7 @@ ANSWERS: dict[type, object] = {
     requests.GetSession: SESSION,
     requests.WaitForSessionChange: SessionView(reason=EndReason.ONSITE_LEFT),
     requests.GetSessionGrant: GRANT,
+    requests.LimitSession: None,
     requests.EndSession: None,
     requests.GetCertificateAuthority: b"\x30\x03\x02\x01\x05",
 }

@@ -209,9 +209,9 @@ class CommandTests(SynchronousTestCase):
             "EOF debug_mode drop_vtun echo exit get_role get_tunnel_mode get_vtun_parameters help logout"
             " set_tunnelling_dev_dns_server_list set_tunnelling_dev_hostname set_tunnelling_dev_lan_ip_address"
             " end_session get_certificate_authority get_session get_session_grant get_tunnel_parameters heartbeat"
-            " set_tunnel_backends wait_session_change"
+            " limit_session set_tunnel_backends wait_session_change"
         )
-        onsite = "set_tunnelling_dev_uplink_type wait_master_connection"
+        onsite = "set_consent_time set_tunnelling_dev_uplink_type wait_master_connection"
         master = (
             "connect_to_onsite_dev set_tunnel_mode show_online_onsite_devs show_remote_onsite_ip_config"
             " show_onsite_devs show_remote_onsite"
@@ -366,11 +366,11 @@ class CommandTests(SynchronousTestCase):
         lines = (
             "state: up\nid: 0123456789ab\nmaster: rpi1101\nonsite: rpi1100\nmode: L2\nbackend: tls\njoin: relay\n"
             "selected_at: 1700000000.5\nup_at: 1700000002.25\nto_onsite: 12\nto_master: 34567890123\nreason: \n"
-            "grant: 0\n"
+            "grant: 0\nwaiting: \n"
         )
         none = (
             "state: none\nid: \nmaster: \nonsite: \nmode: L3\nbackend: \njoin: \n"
-            "selected_at: 0.0\nup_at: 0.0\nto_onsite: 0\nto_master: 0\nreason: time-limit\ngrant: 5\n"
+            "selected_at: 0.0\nup_at: 0.0\nto_onsite: 0\nto_master: 0\nreason: time-limit\ngrant: 5\nwaiting: \n"
         )
         over = SessionView(reason=EndReason.TIME_LIMIT, grant=5)
         self.says("get_session", lines, asked=requests.GetSession())
@@ -424,6 +424,19 @@ class CommandTests(SynchronousTestCase):
             command = f"wait_session_change {argument}"
             self.says(command, errors=f"Invalid session state or seconds: {argument}\n")
 
+    def test_limit_session(self) -> None:
+        """A device says in how many seconds its session will be over; what is no number, or too much, is refused."""
+        self.says("limit_session 7200.5 s1", asked=requests.LimitSession(7200.5, "s1"))
+        for wrong in ("", "60", "-1 s1", "nan s1", "1e3 s1", "2592001 s1", "60 s1 s2"):
+            self.says(f"limit_session {wrong}".rstrip(), errors=f"Invalid seconds or session: {wrong}\n")
+
+    def test_consent_time(self) -> None:
+        """An onsite says for how long its site is asked."""
+        self.says("set_consent_time 120", asked=requests.Publish(Profile(consent_seconds=120.0)))
+        self.says("set_consent_time 0", asked=requests.Publish(Profile()))
+        for wrong in ("", "601", "-1", "1.5", "soon"):
+            self.says(f"set_consent_time {wrong}".rstrip(), errors=f"Invalid number of seconds: {wrong}\n")
+
     def test_end_session(self) -> None:
         """A session is ended with a reason, which is the operator's wish if none is given."""
         self.says("end_session", asked=requests.EndSession(EndReason.OPERATOR))
@@ -436,14 +449,14 @@ class CommandTests(SynchronousTestCase):
         """All that is known of the onsite, or that there is none."""
         lines = (
             "id: rpi1100\nlan: 192.168.1.50/24\ndns: 192.168.1.1 8.8.8.8\nhostname: shopbox\nuplink: lan\n"
-            "address: 203.0.113.7:40022\n"
+            "address: 203.0.113.7:40022\nconsent_seconds: \n"
         )
         bare = RemoteSite("rpi1100", None, (), None, None, "203.0.113.7:1")
         asked, command = requests.GetRemoteSite(), "show_remote_onsite"
         self.says(command, lines, role=MASTER, asked=asked)
         self.says(
             command,
-            "id: rpi1100\nlan: \ndns: \nhostname: \nuplink: \naddress: 203.0.113.7:1\n",
+            "id: rpi1100\nlan: \ndns: \nhostname: \nuplink: \naddress: 203.0.113.7:1\nconsent_seconds: \n",
             role=MASTER,
             asked=asked,
             GetRemoteSite=bare,

@@ -66,6 +66,7 @@ QUESTIONS: list[tuple[Asked, Role, object]] = [
     (requests.WaitForSessionChange(SessionState.UP, 2.5, 7), Role.ONSITE, ANSWERS[requests.WaitForSessionChange]),
     (requests.GetSessionGrant(), Role.ONSITE, ANSWERS[requests.GetSessionGrant]),
     (requests.EndSession(EndReason.PEER_KEY_REFUSED), Role.MASTER, None),
+    (requests.LimitSession(7200.5, "s1"), Role.ONSITE, None),
     (requests.GetCertificateAuthority(), Role.ONSITE, ANSWERS[requests.GetCertificateAuthority]),
     (GetRole(), Role.MASTER, Role.MASTER),
     (Heartbeat("17"), Role.ONSITE, None),

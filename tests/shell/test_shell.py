@@ -60,6 +60,7 @@ ANY_ANSWERS = st.fixed_dictionaries(
         requests.GetSession: st.just(SESSION) | st.builds(SessionView, id=TEXT, master=TEXT) | ERRORS,
         requests.WaitForSessionChange: st.just(SessionView()) | ERRORS,
         requests.GetSessionGrant: st.just(GRANT) | ERRORS,
+        requests.LimitSession: st.none() | ERRORS,
         requests.EndSession: st.none() | ERRORS,
         requests.GetCertificateAuthority: st.binary(max_size=40) | ERRORS,
     }

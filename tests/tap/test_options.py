@@ -15,7 +15,7 @@ import rdvtwisted
 from rdvtwisted.errors import AddressInUse, ConnectionLost
 from rdvtwisted.scope import ALL, Scope
 from rdvtwisted.services.boundary import USUAL_FILE, LocalAccess
-from rdvtwisted.services.device import DeviceSettings
+from rdvtwisted.services.device import ConsentSettings, DeviceSettings, HookSettings
 from rdvtwisted.services.master import MasterSettings
 from rdvtwisted.values import Mode, Role
 from tap import master_dev, onsite_dev, rdv_server
@@ -31,7 +31,9 @@ DEVICE = {
     "help-backends": 0,
     "username": "rpi1",
     "rdv-server": "rdv.example.org",
-    "session-time": None,
+    "session-time": 86400.0,
+    "hooks": "/etc/rdvtwisted/hooks",
+    "hook-time": 10.0,
     "silence": 60.0,
     "state-dir": None,
     "identity": None,
@@ -40,7 +42,17 @@ DEVICE = {
     "ca": None,
     "report": None,
 }
-ONSITE = {**DEVICE, "interface": None, "access": None, "backends": None}
+ONSITE = {
+    **DEVICE,
+    "interface": None,
+    "access": None,
+    "backends": None,
+    "consent": "none",
+    "consent-file": None,
+    "consent-program": None,
+    "consent-time": 120.0,
+    "consent-window": 28800.0,
+}
 MASTER = {
     **DEVICE,
     "list-onsite": 0,
@@ -117,7 +129,8 @@ class DeviceOptionsTests(OptionsCase):
                     "--end-to-end",
                     "--session-time=90", "--silence=9", "--state-dir=s", "--identity=i",
                     "--known-hosts=h", "--known-peers=p", "--ca=c", "--report=r", "--interface=eth1",
-                    "--access=a", "--backends=vtun, tls,",
+                    "--access=a", "--backends=vtun, tls,", "--hooks=/h", "--hook-time=20", "--consent=ask",
+                    "--consent-file=/f", "--consent-program=/p", "--consent-time=60", "--consent-window=3600",
                 )
             ),
             {
@@ -126,7 +139,8 @@ class DeviceOptionsTests(OptionsCase):
                 "username": "rpi1", "rdv-server": "[::1]:2222", "session-time": 90.0, "silence": 9.0,
                 "state-dir": "s",
                 "identity": "i", "known-hosts": "h", "known-peers": "p", "ca": "c", "report": "r", "interface": "eth1",
-                "access": "a", "backends": ("vtun", "tls"),
+                "access": "a", "backends": ("vtun", "tls"), "hooks": "/h", "hook-time": 20.0, "consent": "ask",
+                "consent-file": "/f", "consent-program": "/p", "consent-time": 60.0, "consent-window": 3600.0,
             },
         )  # fmt: skip
 
@@ -158,6 +172,24 @@ class DeviceOptionsTests(OptionsCase):
         self.assertEqual(options.access(), LocalAccess(Path("/a/rules.toml"), True, scope))
         error = self.assertRaises(usage.UsageError, self.parse, *WHO, "--allow", "web")
         self.assertIn("--allow: invalid destination 'web': use ADDRESS", str(error))
+
+    def test_consent(self) -> None:
+        """The site is asked if that is said, or if there is something to ask."""
+        self.assertEqual(self.parse(*WHO).consent(), ConsentSettings())
+        self.assertEqual(self.parse(*WHO, "--consent", "ask").consent(), ConsentSettings(required=True))
+        named = self.parse(*WHO, "--consent-program", "/p", "--consent-time", "30").consent()
+        self.assertEqual(named, ConsentSettings(required=True, seconds=30.0, program=Path("/p")))
+        named = self.parse(*WHO, "--consent-file", "/f", "--consent-window", "60").consent()
+        self.assertEqual(named, ConsentSettings(required=True, window=60.0, file=Path("/f")))
+        self.assert_mistakes(
+            ([*WHO, "--consent", "maybe"], "--consent maybe: use none or ask"),
+            (
+                [*WHO, "--consent", "none", "--consent-file", "/f"],
+                "--consent none: --consent-file and --consent-program are for --consent ask",
+            ),
+            ([*WHO, "--consent-time", "601"], "--consent-time 601: give a number of seconds from 1 to 600"),
+            ([*WHO, "--hook-time", "0"], "--hook-time 0: give a number of seconds from 1 to 45"),
+        )
 
     def test_mistakes(self) -> None:
         """What makes no sense, and what would."""
@@ -298,13 +330,18 @@ class MasterOptionsTests(OptionsCase):
         """The wishes that follow."""
         made: list[Any] = []
         self.patch(master_dev, "make_master", lambda settings, wishes, **more: made.append((wishes, more)))
-        for words in ("-o rpi2", "-l", "-l -o rpi2 -m L2 -e usb0 -b tls -w 0 -t 60 --report r --no-dhcp"):
+        for words in (
+            "-o rpi2",
+            "-l",
+            "-l -o rpi2 -m L2 -e usb0 -b tls -w 0 -t 60 --report r --no-dhcp --hooks /h --hook-time 20",
+        ):
             master_dev._master(self.parse(*WHO, *words.split()), terminal=True)
+        plain = {"report": None, "terminal": True, "hooks": HookSettings()}
         self.assertEqual(
             made,
             [
-                (MasterSettings(onsite="rpi2"), {"report": None, "terminal": True}),
-                (MasterSettings(list_onsite=True), {"report": None, "terminal": True}),
+                (MasterSettings(onsite="rpi2", session_seconds=86400.0), plain),
+                (MasterSettings(list_onsite=True, session_seconds=86400.0), plain),
                 (
                     MasterSettings(
                         onsite="rpi2",
@@ -316,7 +353,7 @@ class MasterOptionsTests(OptionsCase):
                         wait_seconds=0.0,
                         backends=("tls",),
                     ),
-                    {"report": Path("r").absolute(), "terminal": True},
+                    {**plain, "report": Path("r").absolute(), "hooks": HookSettings(Path("/h"), 20.0)},
                 ),
             ],
         )
