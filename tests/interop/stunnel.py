@@ -20,11 +20,12 @@ from rdvtwisted.adapters.front.door import Door
 from rdvtwisted.adapters.programs import Programs
 from rdvtwisted.interfaces import ITunnelSeat, ITunnelStream
 from rdvtwisted.testing.server_tunnels import MemoryServerSite, terms
+from rdvtwisted.testing.standins import Stand
 from rdvtwisted.testing.tunnels import MemoryIdentity, MemoryTunnelSite, TunnelEnds, identity
 from rdvtwisted.values import Mode, Role
 from tests.adapters.front.clients import Office
 from tests.adapters.front.test_door import Greeters
-from tests.tunnels.stunnel import DEVICE, Stand, StunnelDevice, device_end
+from tests.tunnels.stunnel import DEVICE, StunnelDevice, device_end
 from tunnels.stunnel import PROGRAMS, StunnelBackend
 
 reactor: Any = global_reactor
@@ -117,7 +118,7 @@ class StunnelCase(TestCase):
         self.office.tickets[good] = (self.identity.public, chair)
         near_site, far_site = self.site(own, authority), self.site()
         near = device_end(near_site, near_mode or mode, ticket or good)
-        ends = TunnelEnds(near, Stand(tunnel, far_site, mode), near_site, far_site, chair.cut)
+        ends = TunnelEnds(near, Stand(tunnel, far_site, mode, "stunnel"), near_site, far_site, chair.cut)
         self.addCleanup(lambda: Deferred.fromCoroutine(ends.close()))
         return ends, chair
 

@@ -169,8 +169,9 @@ class Deployment:
         """Start the operator's plain command on the master, with these options only besides what every device needs."""
         self.forget(MASTER)
         argv = [str(PROGRAMS / "rdv-master"), *self.options(MASTER), *options]
-        self.master = self.lab.start("master", argv, env=self.environment("master"))
-        return self.master
+        process = self.lab.start("master", argv, env=self.environment("master"))
+        self.masters[1] = process
+        return process
 
     def wait_session(self, engineer: int = 1) -> dict[str, object]:
         """The master's record of a session that is up: backend, mode, join, session_s, kex and more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.lab import Lab, obstacles
+from tests.lab.programs import OLD_PROGRAMS
 
 CHECKOUT = Path(__file__).parent.parent.parent
 
@@ -23,13 +25,14 @@ class DemoTests(SynchronousTestCase):
 
     skip = obstacles()
 
-    def demo(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run it in a lab of its own, as C{script/demo} does."""
+    def demo(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run it in a lab of its own, as C{script/demo} does, with more in its environment."""
         lab = Lab(f"rdve{os.getpid()}")
         self.addCleanup(lab.down)
         result = subprocess.run(
             [sys.executable, "-B", "-m", "tests.lab.demo", "--prefix", lab.prefix, "--json", *arguments],
             cwd=CHECKOUT,
+            env={**os.environ, **environment},
             capture_output=True,
             text=True,
             timeout=LIMIT,
@@ -58,6 +61,33 @@ class DemoTests(SynchronousTestCase):
     def test_through_tls(self) -> None:
         """The same with both devices connected by TLS."""
         self.assert_worked(self.demo("--door", "tls"), mode="L3", backend="tls", join="relay", door="tls")
+
+    def test_unlike(self) -> None:
+        """Each device may have a backend of its own; the server joins them."""
+        result = self.demo("--onsite-backend", "stunnel", "--master-backend", "tls")
+        self.assert_worked(result, mode="L3", backend="stunnel-tls", join="glue", kex="X25519MLKEM768")
+
+    def test_old_devices(self) -> None:
+        """Either device may be an old one, also in mode L2, with stunnel before it or without."""
+        if (why := obstacles(OLD_PROGRAMS)) is not None:
+            self.skipTest(why)
+        result = self.demo("--pair", "old-new")
+        self.assert_worked(result, pair="old-new", backend="vtun-tls", join="glue", door="ssh")
+        result = self.demo("--pair", "old-old", "--mode", "L2", "--door", "tls")
+        self.assert_worked(result, pair="old-old", mode="L2", backend="vtun", kex="", door="tls")
+
+    def test_third_party(self) -> None:
+        """A backend that comes in a package of its own is used like ours."""
+        base = Path(self.mktemp()).absolute()
+        shutil.copytree(CHECKOUT / "tests" / "thirdparty" / "plain", base / "source")
+        words = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--target", str(base / "installed")]
+        subprocess.run(
+            [sys.executable, "-m", "pip", "install", *words, str(base / "source")], check=True, capture_output=True
+        )
+        path = os.pathsep.join(filter(None, [str(base / "installed"), os.environ.get("PYTHONPATH")]))
+        for mode in ("L3", "L2"):
+            result = self.demo("--backend", "plain", "--mode", mode, PYTHONPATH=path)
+            self.assert_worked(result, mode=mode, backend="plain", join="glue", kex="")
 
     def test_failure(self) -> None:
         """A demo whose devices cannot build a tunnel fails, says at which step, and shows what the services said."""

@@ -9,18 +9,17 @@ from typing import Any
 
 from attrs import define, evolve, field
 from twisted.internet import reactor as global_reactor
-from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.interfaces import IProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from rdvtwisted.errors import RDVError, TunnelFailed
-from rdvtwisted.interfaces import IDeviceTunnel, IServerTunnel, ITunnelStream
+from rdvtwisted.interfaces import IDeviceTunnel, ITunnelStream
 from rdvtwisted.testing.programs import MemoryProgram, MemoryPrograms
+from rdvtwisted.testing.standins import TunnelCaller
 from rdvtwisted.testing.tunnels import MemoryIdentity, MemoryTunnelSite, identity, parameters
-from rdvtwisted.values import Mode, Role, TunnelReport
+from rdvtwisted.values import Mode, Role
 from tests.tunnels.door import Authority
 from tunnels.stunnel import StunnelBackend
 
@@ -137,54 +136,6 @@ class ClearDoor:
             connection.abort()
 
 
-@implementer(IDeviceTunnel)
-@define(eq=False)
-class Stand:
-    """A tunnel's end at the server, started and stopped as a device's is."""
-
-    tunnel: IServerTunnel
-    site: MemoryTunnelSite
-    mode: Mode
-    closed: Deferred[None] = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.closed = self.tunnel.closed
-
-    async def _attach(self) -> str:
-        device = await self.site.network.packet_device(self.site.interface, self.mode)
-        self.tunnel.start(device)
-        return str(device.name)
-
-    def attach(self) -> Deferred[str]:
-        """Make the interface."""
-        return Deferred.fromCoroutine(self._attach())
-
-    def carry(self) -> Deferred[TunnelReport]:
-        """Wait until the device is in."""
-        carried: Deferred[TunnelReport] = Deferred()
-
-        def ended(result: Failure | None) -> Failure | None:
-            if not carried.called:
-                carried.errback(result or TunnelFailed("closed before the device was in"))
-            return result
-
-        self.tunnel.opened.addCallback(lambda _: carried.callback(self.report()))
-        self.closed.addBoth(ended)
-        return carried
-
-    def report(self) -> TunnelReport:
-        """What it has carried."""
-        received, sent = self.tunnel.traffic()
-        packets = self.site.network.devices.get(self.site.interface)
-        count = 0 if packets is None else len(packets.written)
-        return TunnelReport("stunnel", received_bytes=received, sent_bytes=sent, received_packets=count)
-
-    def close(self) -> Deferred[None]:
-        """Close it."""
-        gone: Deferred[None] = self.tunnel.close()
-        return gone
-
-
 def device_end(site: MemoryTunnelSite, mode: Mode, ticket: str) -> IDeviceTunnel:
     """A device's end of the C{stunnel} backend."""
     told = parameters("stunnel", mode, site.role, "rpi66", identity("server").public, ticket)
@@ -192,49 +143,14 @@ def device_end(site: MemoryTunnelSite, mode: Mode, ticket: str) -> IDeviceTunnel
     return tunnel
 
 
-class StunnelDevice:
-    """Comes with a device's end of the C{stunnel} backend; see L{rdvtwisted.testing.server_tunnels.Caller}."""
+class StunnelDevice(TunnelCaller):
+    """Comes with a device's end of the C{stunnel} backend."""
 
     def __init__(self, site: MemoryTunnelSite, mode: Mode, ticket: str, cut: Callable[[], None]) -> None:
         """
         @param cut: breaks its connection, without a word to either end. Idempotent.
         """
-        self.site = site
-        self.tunnel = device_end(site, mode, ticket)
-        self.cut = cut
-        self._gone: Deferred[None] = Deferred()
-        self.tunnel.closed.addErrback(lambda failure: failure.trap(RDVError) and None)
-        self.tunnel.closed.chainDeferred(self._gone)
-
-    @property
-    def written(self) -> list[bytes]:
-        """What has come."""
-        return self.site.packets.written
-
-    def connect(self) -> Deferred[None]:
-        """Come."""
-
-        async def connect() -> None:
-            await self.tunnel.attach()
-            await self.tunnel.carry()
-
-        return Deferred.fromCoroutine(connect())
-
-    def inject(self, packet: bytes) -> bool:
-        """Send a packet."""
-        return self.site.packets.inject(packet)
-
-    def when_written(self, count: int) -> Deferred[list[bytes]]:
-        """Wait for packets."""
-        return self.site.packets.when_written(count)
-
-    def leave(self) -> None:
-        """Say goodbye."""
-        self.tunnel.close()
-
-    def gone(self) -> Deferred[None]:
-        """Wait for the end."""
-        return self._gone
+        super().__init__(device_end(site, mode, ticket), site, cut)
 
 
 def clear_site(door: ClearDoor, own: MemoryIdentity | None = None, clock: Any = reactor) -> MemoryTunnelSite:

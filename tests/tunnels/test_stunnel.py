@@ -26,12 +26,13 @@ from rdvtwisted.testing.server_tunnels import (
     WatchedReactor,
     terms,
 )
+from rdvtwisted.testing.standins import Stand
 from rdvtwisted.testing.streams import MemoryStream
 from rdvtwisted.testing.tunnels import TunnelBackendContract, TunnelEnds, identity
 from rdvtwisted.values import Missing, Mode
 from tests.source import CHECKOUT
 from tests.tunnels.session import ClockedReactor, descriptors
-from tests.tunnels.stunnel import DEVICE, ClearDoor, Stand, StunnelDevice, clear_site, device_end, reactor
+from tests.tunnels.stunnel import DEVICE, ClearDoor, StunnelDevice, clear_site, device_end, reactor
 from tunnels.door import TICKET_LIMIT
 from tunnels.passage import HELLO_LIMIT
 from tunnels.stunnel import StunnelBackend
@@ -49,7 +50,7 @@ class ContractTests(TunnelBackendContract, TestCase):
         tunnel = self.build_backend().server_end(terms(mode, DEVICE), MemoryServerSite(reactor))
         door.sitters["t1"] = tunnel.occupy
         near, far = clear_site(door), clear_site(door)
-        return TunnelEnds(device_end(near, mode, "t1"), Stand(tunnel, far, mode), near, far, door.cut)
+        return TunnelEnds(device_end(near, mode, "t1"), Stand(tunnel, far, mode, "stunnel"), near, far, door.cut)
 
 
 class ServerContractTests(ServerTunnelContract, TestCase):

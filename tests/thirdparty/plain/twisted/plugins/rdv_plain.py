@@ -1,0 +1,5 @@
+"""Where rdvtwisted finds the backend."""
+
+from rdvplain.backend import PlainBackend
+
+plain = PlainBackend()
