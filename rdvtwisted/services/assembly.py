@@ -40,12 +40,15 @@ from rdvtwisted.services.master import MasterService, MasterSettings
 from rdvtwisted.services.onsite import OnsiteService
 from rdvtwisted.services.pace import Pace
 from rdvtwisted.services.process import complain, global_reactor, say, stop
+from rdvtwisted.services.sweeping import PROGRAMS_NAME
 from rdvtwisted.values import Missing
 
+#: The program that clears away after this process.
+SWEEPING = "rdvtwisted.services.sweeping"
 #: Where the network journals are: gone after a reboot, as is what they are about.
 JOURNALS = Path("/run/rdvtwisted")
 #: Where stock programs have their directories, for as long as they run.
-PROGRAMS = JOURNALS / "programs"
+PROGRAMS = JOURNALS / PROGRAMS_NAME
 
 _log = Logger()
 
@@ -129,7 +132,7 @@ def _equipment(settings: DeviceSettings, reactor: Any) -> Equipment:
     return Equipment(
         settings=settings,
         reactor=reactor,
-        network=LinuxNetwork(reactor, JOURNALS, keeper=Keeper),
+        network=LinuxNetwork(reactor, JOURNALS, keeper=partial(Keeper, SWEEPING)),
         identity=who,
         peers=peers,
         authority=authority,

@@ -19,8 +19,6 @@ from pathlib import Path
 import rdvtwisted
 from rdvtwisted.errors import MissingProgram
 
-#: The program that sweeps.
-MODULE = "rdvtwisted.adapters.network.sweeping"
 _SCRIPT = 'read -r word || exec "$0" "$@"'
 #: Not heard: whoever ends a device asks all of its processes at once.
 _UNHEARD = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
@@ -35,12 +33,13 @@ class Keeper:
     It is in a session of its own, so that a terminal that is closed is none of its business.
     """
 
-    def __init__(self, directory: Path, owner: str) -> None:
+    def __init__(self, module: str, directory: Path, owner: str) -> None:
         """
+        @param module: the program that sweeps; it is given the directory and the owner.
         @param directory: where the journals are.
         @raise MissingProgram: there is no shell.
         """
-        words = ["sh", "-c", _SCRIPT, sys.executable, "-s", "-m", MODULE, str(directory), owner]
+        words = ["sh", "-c", _SCRIPT, sys.executable, "-s", "-m", module, str(directory), owner]
         waiting, self._word = os.pipe()
         # Programs inherit what is blocked (signal(7)), and this is so before they could be asked anything.
         unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, _UNHEARD)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
-import sys
 from pathlib import Path
 
 from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from rdvtwisted.adapters.network import keeper as module
-from rdvtwisted.adapters.network import sweeping, transaction
-from rdvtwisted.adapters.network.journal import Journal
 from rdvtwisted.adapters.network.keeper import Keeper
 from rdvtwisted.adapters.network.linux import LinuxNetwork
 from rdvtwisted.errors import MissingProgram, NetworkError
@@ -27,13 +22,14 @@ class KeeperTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.directory = Path(self.mktemp())
         self.directory.mkdir()
-        self.trace = self.directory / "trace"
-        # In place of the program that sweeps: a module that does nothing, and says so by its exit status.
-        self.patch(module, "MODULE", "this")
+
+    def keeper(self) -> Keeper:
+        """One with a program that does no more than to print a poem, and ends well."""
+        return Keeper("this", self.directory, OWNER)
 
     def test_dismissed(self) -> None:
         """A keeper that is dismissed ends, and has done nothing; twice is no error."""
-        keeper = Keeper(self.directory, OWNER)
+        keeper = self.keeper()
         self.assertNotEqual(os.getsid(keeper.pid), os.getsid(0))
         keeper.dismiss()
         keeper.dismiss()
@@ -41,66 +37,20 @@ class KeeperTests(SynchronousTestCase):
 
     def test_left_alone(self) -> None:
         """One that hears nothing any more starts the program, whatever it was asked to end by before."""
-        keeper = Keeper(self.directory, OWNER)
+        keeper = self.keeper()
         keeper._process.terminate()
         os.close(keeper._word)
         keeper._word = -1
-        # "python -m this" is Python's poem, and ends well; a shell ended by a signal would not.
         self.assertEqual(keeper._process.wait(20), 0)
 
     def test_ended(self) -> None:
         """That somebody has killed it is no error, nor that there is no shell but one that is told."""
-        keeper = Keeper(self.directory, OWNER)
+        keeper = self.keeper()
         keeper._process.kill()
         keeper._process.wait(20)
         keeper.dismiss()
         self.patch(os, "environ", {"PATH": str(self.directory)})
-        self.assertIn("sh: No such file", str(self.assertRaises(MissingProgram, Keeper, self.directory, OWNER)))
-
-
-class SweepingTests(SynchronousTestCase):
-    """The program that sweeps."""
-
-    def setUp(self) -> None:
-        self.kernel, self.directory = device(), Path(self.mktemp())
-        self.before = self.kernel.snapshot()
-        self.errors = io.StringIO()
-        self.patch(sys, "stderr", self.errors)
-
-    def leave(self) -> Journal:
-        """A process configures the network, and is killed unless its journal is kept open."""
-        journal = Journal(self.directory)
-        with self.kernel() as kernel:
-            transaction.apply(kernel, journal, PLAN)
-        return journal
-
-    def sweep(self) -> int:
-        """Run it; its exit status."""
-        return sweeping.main([str(self.directory), OWNER], self.kernel)
-
-    def test_swept(self) -> None:
-        """What a killed device has left behind is undone, and named in a line; there is nothing the second time."""
-        self.leave().close()
-        self.assertEqual(self.sweep(), 0)
-        self.assertEqual(self.kernel.state, self.before)
-        self.assertIn(f"{OWNER} was ended; removed what it has left behind: ", self.errors.getvalue())
-        self.errors.truncate(0)
-        self.assertEqual((self.sweep(), self.errors.getvalue()), (0, ""))
-
-    def test_started_again(self) -> None:
-        """A device that is here again is left alone."""
-        journal = self.leave()
-        self.addCleanup(journal.close)
-        now = self.kernel.snapshot()
-        self.assertEqual((self.sweep(), self.errors.getvalue()), (0, ""))
-        self.assertEqual(self.kernel.state, now)
-
-    def test_refused(self) -> None:
-        """What cannot be undone is told."""
-        self.leave().close()
-        (self.directory / f"{OWNER}.json").write_text("{")
-        self.assertEqual(self.sweep(), 1)
-        self.assertIn("cannot be undone: journal ", self.errors.getvalue())
+        self.assertIn("sh: No such file", str(self.assertRaises(MissingProgram, self.keeper)))
 
 
 class _Keeper:
