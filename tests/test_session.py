@@ -139,6 +139,54 @@ class SessionTests(SynchronousTestCase):
         self.clock.advance(BUILD_SECONDS * 1000)
         self.assertIs(self.session.state, SessionState.UP)
 
+    def test_waits_for_consent(self) -> None:
+        """
+        A site that is asked has its time on top of that for building; a master that builds does not end it, and the
+        onsite does by asking for its tunnel, from when on there is the usual time.
+        """
+        session = Session(TERMS, self.world, self.clock, BUILD_SECONDS, consent_seconds=100.0)
+        self.assertEqual(session.view().waiting, "consent")
+        session.ask(Role.MASTER)
+        self.clock.advance(BUILD_SECONDS + 99)
+        self.assertEqual((session.state, session.view().waiting), (SessionState.BUILDING, "consent"))
+        session.ask(Role.ONSITE)
+        self.assertEqual(session.view().waiting, "")
+        self.clock.advance(BUILD_SECONDS - 1)
+        self.assertIs(session.state, SessionState.BUILDING)
+        self.clock.advance(1)
+        self.assertIs(session.reason, EndReason.BUILD_TIMEOUT)
+
+    def test_no_consent(self) -> None:
+        """A site that never says a word, not even no, does not keep a session for ever."""
+        session = Session(TERMS, self.world, self.clock, BUILD_SECONDS, consent_seconds=100.0)
+        self.clock.advance(BUILD_SECONDS + 100)
+        self.assertIs(session.reason, EndReason.CONSENT_TIMEOUT)
+        self.assertEqual(session.view().waiting, "")
+
+    def test_limits(self) -> None:
+        """Each device may say when the session will be over, and say it anew; the earlier counts, and is kept here."""
+        self.bring_up()
+        self.assertIsNone(self.session.left())
+        self.session.limit(Role.ONSITE, 50.0)
+        self.session.limit(Role.MASTER, 20.0)
+        self.assertEqual(self.session.left(), 20.0)
+        self.session.limit(Role.MASTER, 90.0)
+        self.assertEqual((self.session.left(), self.session.grant_number), (50.0, 4))
+        self.assertEqual([event for event in self.world.events if event.startswith("grant")][-1], "grant 4")
+        self.clock.advance(49)
+        self.assertIs(self.session.state, SessionState.UP)
+        self.clock.advance(1)
+        self.assertIs(self.session.reason, EndReason.TIME_LIMIT)
+        self.session.limit(Role.MASTER, 5.0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_limit_is_forgotten(self) -> None:
+        """A session that ends before its limit leaves nothing that waits."""
+        self.bring_up()
+        self.session.limit(Role.MASTER, 20.0)
+        self.session.end(EndReason.OPERATOR)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_second_stream_for_a_seat(self) -> None:
         """A second stream for a taken seat is closed and disturbs nobody."""
         self.session.ask(Role.MASTER)

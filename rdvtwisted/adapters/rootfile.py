@@ -45,7 +45,6 @@ def require(path: Path, owners: Collection[int] = (0,)) -> os.stat_result:
     Make sure that a file belongs to root, and that nobody else can write it, or put another one in the place of it
     or of any directory or link on the way to it: then what is true now is true when it is used, but for root's doing.
 
-    @param path: absolute.
     @param owners: those it may belong to, and the directories; by default root alone.
     @return: what there is to know of it.
     @raise FileNotFoundError: there is none.
@@ -69,7 +68,7 @@ def require(path: Path, owners: Collection[int] = (0,)) -> os.stat_result:
 
 def _walk(path: Path, owners: Collection[int]) -> str:
     """Where C{path} leads, every directory on the way being checked, also by which links lead."""
-    here, names, links = "/", list(reversed(path.parts)), 0
+    here, names, links = "/", list(reversed(path.absolute().parts)), 0
     while names:
         name = names.pop()
         if name == "/":
