@@ -112,12 +112,12 @@ def _cut(host: str, play: Play) -> None:
 
 def _flush(router: str, play: Play) -> None:
     """A router forgets every connection; what exists is dropped from now on, without a word."""
-    arrivals = play.arrivals()
+    before = play.registration()
     play.stage.lab.flush_nat(router)
-    if play.phase == IDLE:
-        play.come_anew(arrivals)
-    else:
+    if play.phase in SESSION:
         play.notice()
+    if router == "site-router":
+        play.come_anew(before)
     play.lifted()
 
 
@@ -131,11 +131,11 @@ def _move(host: str, play: Play) -> None:
 
     def change(old: str, new: str) -> None:
         lines = f"address del {old} dev eth0\naddress add {new} dev eth0\nroute replace default via {gateway}\n"
-        arrivals = play.arrivals()
+        before = play.registration()
         lab.run(host, ["ip", "-batch", "-"], input=lines, check=True)
         play.struck()
         if host == "onsite":
-            play.come_anew(arrivals)
+            play.come_anew(before)
 
     change(str(own), other)
     try:

@@ -232,21 +232,21 @@ class Play:
         require_none(idle if self.phase == IDLE else in_session, limit, "the silence to be noticed")
         self.noticed = time.monotonic() - self._struck_at
 
-    def arrivals(self) -> int:
-        """How often the onsite has been listed so far."""
-        return [record["event"] for record in self.stage.deployment.records(onsite_id())].count("online")
+    def registration(self) -> object:
+        """When the onsite was registered that is listed now; C{None} if it is not."""
+        return self.stage.online().get(onsite_id(), {}).get("since")
 
     def struck(self) -> None:
         """It is now that it happens."""
         self._struck_at = self._mark = time.monotonic()
 
-    def come_anew(self, before: int) -> None:
+    def come_anew(self, before: object) -> None:
         """
         An onsite whose connection has silently died notices that in time, and is here by another one.
 
-        @param before: its L{arrivals} so far.
+        @param before: its L{registration} then.
         """
-        until(lambda: self.arrivals() > before, UNLISTED_SECONDS, f"{onsite_id()} to come anew")
+        until(lambda: self.registration() not in (None, before), UNLISTED_SECONDS, f"{onsite_id()} to come anew")
         self.noticed = time.monotonic() - self._struck_at
 
     def gone(self, pids: Sequence[int]) -> None:
