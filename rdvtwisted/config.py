@@ -135,7 +135,7 @@ class SessionSettings:
     """Sessions and their tunnel addresses."""
 
     pool: IPv4Network = _setting(POOL, NETWORK, "Network out of which tunnels get their addresses.")
-    prefix: int = _setting(BLOCK_PREFIX, whole(8, 30), "Prefix length of the block that a session gets.")
+    prefix: int = _setting(BLOCK_PREFIX, whole(24, 30), "Prefix length of the block that a session gets.")
     build_seconds: float = _setting(BUILD_SECONDS, SECONDS, "Seconds for both tunnels of a session to be built.")
     ticket_seconds: float = _setting(TICKET_SECONDS, SECONDS, "Seconds for which a tunnel's ticket is good.")
     glue: bool = _setting(
@@ -294,7 +294,7 @@ def sample() -> str:
 def _parsed(text: str) -> Mapping[str, object]:
     try:
         tree: Mapping[str, object] = tomllib.loads(text)
-    except ValueError as error:  # TOMLDecodeError, or a number of too many digits
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, a number of too many digits, or much too deep
         raise ConfigError("file", f"it is not TOML: {error}") from None
     return tree
 

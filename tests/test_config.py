@@ -9,6 +9,8 @@ from ipaddress import IPv4Network
 from itertools import pairwise
 
 from attrs import evolve
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from rdvtwisted.config import SETTINGS, ServerSettings, TLSSettings, load, placed, sample
@@ -118,6 +120,40 @@ class MistakeTests(SynchronousTestCase):
         """A number too long to read is refused as well."""
         error = self.assertRaises(ConfigError, load, "[ssh]\nport = " + "9" * 5000, {}, {})
         self.assertIn("setting file: it is not TOML: ", str(error))
+
+    @settings(derandomize=True, max_examples=300, deadline=None)
+    @given(
+        st.text(max_size=120)
+        | st.lists(
+            st.sampled_from(["[ssh]", "[[ssh]]", "[tls]", "\n", "port", ".", "=", "1", "[", "{", "'", "names"]),
+            max_size=30,
+        ).map("".join)
+        | st.tuples(st.sampled_from(sorted(SETTINGS)), st.text(max_size=40)).map(" = ".join)
+    )
+    def test_any_text(self, text: str) -> None:
+        """Whatever stands in a file, it is settings, or one line about the first mistake."""
+        try:
+            self.assertIsInstance(load(text, {}, {}), ServerSettings)
+        except ConfigError as error:
+            self.assertNotIn("\n", str(error))
+            self.assertLess(len(str(error)), 400)
+
+    @settings(derandomize=True, max_examples=200, deadline=None)
+    @given(st.sampled_from(sorted(SETTINGS)), st.text(max_size=60))
+    def test_any_option(self, name: str, value: str) -> None:
+        """Nor does any text of an option or variable do otherwise."""
+        for environment, options in (({}, {name: value}), ({SETTINGS[name].variable: value}, {})):
+            try:
+                load("", environment, options)
+            except ConfigError as error:
+                self.assertNotIn("\n", str(error))
+                self.assertLess(len(str(error)), 400)
+
+    def test_too_deep(self) -> None:
+        """A file that goes deeper than anybody reads is refused as well."""
+        for text in ("a = " + "[" * 5000, "a = " + "{b=" * 5000):
+            error = self.assertRaises(ConfigError, load, text, {}, {})
+            self.assertLess(len(str(error)), 400)
 
     def test_each_kind(self) -> None:
         """Each kind of setting says what it takes."""

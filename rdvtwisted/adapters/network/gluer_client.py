@@ -136,7 +136,7 @@ def outcome(message: bytes) -> None:
         raise NetworkError("the process that makes network namespaces has ended")
     try:
         answer: object = json.loads(message)
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     if answer == {"done": True}:
         return

@@ -100,7 +100,7 @@ class Journal:
             return None
         except OSError as error:
             raise self._unusable(error) from None
-        except (ValueError, KeyError, TypeError, InvalidValue) as problem:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidValue) as problem:
             raise StateDirectoryError(f"journal {path} cannot be read ({problem}): remove it and reboot") from None
 
     def write(self, entry: Entry) -> None:

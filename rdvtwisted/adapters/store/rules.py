@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Column, Connection, Float, Integer, Row, String, Table, Text, delete, insert, select
 
 from rdvtwisted.access import EVERYBODY, GROUP_SIGN, Effect, Policy, Rule, group_name, subject
-from rdvtwisted.adapters.store.tables import METADATA
+from rdvtwisted.adapters.store.tables import METADATA, shortened, shown
 from rdvtwisted.errors import InvalidValue
 from rdvtwisted.scope import Destination
 from rdvtwisted.values import Mode, device_id
@@ -56,11 +56,13 @@ def read(connection: Connection) -> tuple[Policy, list[str]]:
             rules.append(_rule(row, groups))
         except (InvalidValue, ValueError, TypeError, AttributeError) as error:
             rules += _instead(row, groups)
-            problems.append(f"access rule {row.number!r} is damaged, and denies what it may have denied: {error}")
+            problems.append(
+                f"access rule {shown(row.number)} is damaged, and denies what it may have denied: {shortened(error)}"
+            )
     try:
         return Policy(tuple(rules), groups), problems
-    except InvalidValue as error:
-        return Policy(), [*problems, f"the access rules are damaged, and nobody has access: {error}"]
+    except (InvalidValue, TypeError) as error:
+        return Policy(), [*problems, f"the access rules are damaged, and nobody has access: {shortened(error)}"]
 
 
 def write(connection: Connection, policy: Policy) -> None:
@@ -81,7 +83,7 @@ def _take_in(members: dict[str, set[str]], name: str, devices: tuple[str, ...], 
     try:
         members[group_name(name)].update(map(device_id, devices))
     except (InvalidValue, TypeError) as error:
-        problems.append(f"a row of the access groups is left out: {error}")
+        problems.append(f"a row of the access groups is left out: {shortened(error)}")
 
 
 def _record(rule: Rule) -> dict[str, object]:

@@ -15,6 +15,8 @@ from rdvtwisted.values import Device, PublicKey, Role, device_id
 SCHEMA_VERSION = 2
 #: Versions to which nothing but tables is to be added: 1 had no access rules.
 COMPLETED_VERSIONS = frozenset({1})
+#: Characters of what stands in a column, or of an error about it, that are shown.
+LONGEST_SHOWN = 200
 
 METADATA = MetaData()
 #: One row. C{revision} counts the changes, and updating it first is what lets one writer in at a time.
@@ -58,10 +60,20 @@ def read(connection: Connection) -> tuple[dict[str, Device], list[str]]:
         keys = _keys(row.id, lines.pop(row.id, ()), problems)
         try:
             devices[row.id] = _device(row, keys)
-        except (InvalidValue, ValueError, TypeError) as error:
-            problems.append(f"device {row.id!r} is left out: its record is damaged: {error}")
-    problems += [f"keys of device {owner!r} are left out: there is no such device" for owner in lines]
+        except (InvalidValue, ValueError, TypeError, AttributeError) as error:
+            problems.append(f"device {shown(row.id)} is left out: its record is damaged: {shortened(error)}")
+    problems += [f"keys of device {shown(owner)} are left out: there is no such device" for owner in lines]
     return devices, problems
+
+
+def shown(value: object) -> str:
+    """What stands in a column, for a line about it."""
+    return shortened(repr(value))
+
+
+def shortened(text: object) -> str:
+    """C{text}, which may hold what stands in a column, on one line and no longer than L{LONGEST_SHOWN}."""
+    return " ".join(str(text)[:LONGEST_SHOWN].split())
 
 
 def write(connection: Connection, device: Device) -> None:
@@ -104,6 +116,6 @@ def _keys(owner: str, lines: Sequence[str], problems: list[str]) -> tuple[Public
     for line in lines:
         try:
             keys.append(PublicKey.from_line(line))
-        except InvalidValue as error:
-            problems.append(f"a key of device {owner!r} is left out: {error}")
+        except (InvalidValue, ValueError, TypeError, AttributeError) as error:
+            problems.append(f"a key of device {shown(owner)} is left out: {shortened(error)}")
     return tuple(keys)

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from OpenSSL import SSL
 from twisted.internet.interfaces import IAddress, IOpenSSLServerConnectionCreator, IPullProducer
 from twisted.internet.protocol import Factory, Protocol
@@ -44,6 +46,20 @@ class Greeter(Protocol):
 
     def connectionLost(self, reason: object = None) -> None:
         self.lost = True
+
+
+#: How a TLS client begins, and others that think that they have found their server.
+BEGINNINGS = (
+    b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03",
+    b"\x16\x03\x03\x40\x01",
+    b"\x15\x03\x03\x00\x02\x02\x28",
+    b"\x17\x03\x03\x00\x00",
+    b"\x14\x03\x03\x00\x01\x01",
+    b"\x80\x2e\x01\x03\x01",
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"SSH-2.0-OpenSSH_9.2\r\n",
+    b"RDV-TUNNEL/1 ticket\n",
+)
 
 
 class Greeters(Factory):
@@ -423,6 +439,22 @@ class RefusalTests(DoorTestCase):
         self.assertEqual([wire.connected for wire in wires], [False, True, True, True])
         self.assertEqual(self.refusals, [("tls", "192.0.2.1", "", CROWDED)])
 
+    @settings(derandomize=True, max_examples=150, deadline=None)
+    @given(st.lists(st.binary(max_size=80) | st.sampled_from(BEGINNINGS), max_size=6))
+    def test_any_bytes(self, pieces: list[bytes]) -> None:
+        """Whatever somebody says in place of a handshake, he gets no further, and nothing of him stays."""
+        wire = self.arrive()
+        for piece in pieces:
+            if wire.connected:
+                wire.protocol.dataReceived(piece)
+        self.clock.advance(self.limits.handshake)
+        wire.settle()
+        self.assertFalse(wire.connected)
+        self.assertEqual((len(self.door.visits), self.clock.getDelayedCalls(), self.ssh.made), (0, [], []))
+        self.assertEqual(len(self.refusals), 1)
+        self.assertLess(len(self.refusals[0][3]), 400)
+        self.refusals.clear()
+
     def test_flood(self) -> None:
         """However many silent connections come, who comes to speak gets through at once; the log stays short."""
         for host in range(100):
@@ -439,7 +471,7 @@ class RefusalTests(DoorTestCase):
             self.assertIn("no TLS handshake", refusal[3])
 
     def test_put_out_at_its_ticket(self) -> None:
-        """Who has shaken hands and shows no ticket has to make room for others who do, and its end is not told twice."""
+        """Who has shaken hands and shows no ticket makes room for others who do, and its end is not told twice."""
         wires = []
         for host in range(1, 6):
             wires.append(self.arrive(f"192.0.2.{host}"))
@@ -556,6 +588,30 @@ class TunnelTests(DoorTestCase):
         thief = Identity()
         self.refuse(b"RDV-TUNNEL/1 good\n", reason=thief.public.fingerprint, identity=thief)
         self.assertIn("good", self.office.tickets)
+
+    @settings(derandomize=True, max_examples=100, deadline=None)
+    @given(
+        st.lists(
+            st.binary(max_size=300)
+            | st.sampled_from([b"RDV-TUNNEL/1 ", b"good", b"GOOD", b"\n", b"RDV-TUNNEL/2 good\n", b" good\n", b"\0"]),
+            max_size=5,
+        ).filter(lambda pieces: not b"".join(pieces).startswith(b"RDV-TUNNEL/1 good\n"))
+    )
+    def test_any_line(self, pieces: list[bytes]) -> None:
+        """Whatever is shown in place of a ticket opens nothing, uses nothing up, and is answered once at most."""
+        client, wire = self.tunnel()
+        for piece in pieces:
+            if piece and wire.connected:
+                self.say(client, wire, piece)
+        self.clock.advance(self.limits.ticket)
+        self.converse(client, wire)
+        wire.settle()
+        self.assertFalse(wire.connected)
+        self.assertEqual((len(self.door.visits), self.clock.getDelayedCalls(), self.seat.streams), (0, [], []))
+        self.assertIn("good", self.office.tickets)
+        self.assertLessEqual(client.received.count(b"\n"), 1)
+        self.assertEqual(len(self.refusals), 1)
+        self.refusals.clear()
 
     def test_second_use(self) -> None:
         """A ticket is good once."""

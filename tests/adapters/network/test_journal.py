@@ -10,6 +10,8 @@ import sys
 from ipaddress import IPv4Interface
 from pathlib import Path
 
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from rdvtwisted.adapters.network.journal import Entry, Journal, this_place
@@ -123,6 +125,27 @@ class JournalTests(SynchronousTestCase):
             path.write_bytes(text)
             error = self.assertRaises(StateDirectoryError, self.journal.read, "rpi1100")
             self.assertIn(str(path), str(error))
+            self.assertNotIn("\n", str(error))
+
+    @settings(derandomize=True, max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(
+        st.binary(max_size=100)
+        | st.recursive(
+            st.none() | st.booleans() | st.integers() | st.text(max_size=20) | st.sampled_from(["Address", "LinkUp"]),
+            lambda inner: (
+                st.lists(inner, max_size=4)
+                | st.dictionaries(st.sampled_from(["kind", "interface", "address", "mtu"]) | st.text(max_size=5), inner)
+            ),
+        ).map(lambda steps: json.dumps({"version": 1, "place": "boot-1 4:1", "steps": steps}).encode())
+        | st.just(b"[" * 100_000)
+    )
+    def test_any(self, text: bytes) -> None:
+        """Whatever stands in a journal, it is one or is refused in one line."""
+        self.journal.lock("rpi1100")
+        (self.directory / "rpi1100.json").write_bytes(text)
+        try:
+            self.journal.read("rpi1100")
+        except StateDirectoryError as error:
             self.assertNotIn("\n", str(error))
 
     def test_owner_stays_in_directory(self) -> None:
