@@ -190,6 +190,33 @@ class RegistryTests(RegistryCase):
         remote = self.ask(master, requests.GetRemoteSite())
         self.assertEqual((remote.id, str(remote.lan), remote.hostname), ("on1", "192.168.1.50/24", "shopbox"))
 
+    def test_consent(self) -> None:
+        """A master is told that the site is asked, and the session waits for it until the onsite builds its tunnel."""
+        master, onsite = self.arrive("ma1"), self.arrive("on1", consent_seconds=120.0)
+        self.wait(onsite)
+        self.ask(master, requests.Connect("on1"))
+        self.assertEqual(self.ask(master, requests.GetRemoteSite()).consent_seconds, 120.0)
+        self.assertEqual(self.ask(master, requests.GetSession()).waiting, "consent")
+        change = master.perform(requests.WaitForSessionChange(SessionState.PENDING, 8.0))
+        self.assertNoResult(change)
+        self.ask(onsite, requests.GetTunnelParameters())
+        view = self.successResultOf(change)
+        self.assertEqual((view.state, view.waiting), (SessionState.BUILDING, ""))
+
+    def test_limits(self) -> None:
+        """What one device says of the end of the session the other learns, if it is the session that is meant."""
+        onsite, master = self.pair()
+        self.bring_up(onsite, master)
+        view = self.ask(master, requests.GetSession())
+        self.ask(onsite, requests.LimitSession(5.0, "another"))
+        change = master.perform(requests.WaitForSessionChange(SessionState.UP, 8.0, view.grant))
+        self.assertNoResult(change)
+        self.ask(onsite, requests.LimitSession(50.0, view.id))
+        self.assertEqual(self.successResultOf(change).grant, view.grant + 1)
+        self.assertEqual(self.ask(master, requests.GetSessionGrant()).seconds, 50.0)
+        self.clock.advance(50)
+        self.assertIs(self.ask(master, requests.GetSession()).reason, EndReason.TIME_LIMIT)
+
     def test_late_publication_counts(self) -> None:
         """What is published after registering reaches the master too (a defect of the old server)."""
         onsite, master = self.pair()

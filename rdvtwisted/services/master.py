@@ -31,7 +31,7 @@ from rdvtwisted.services.link import Link
 from rdvtwisted.services.terminal import ssh_connection
 from rdvtwisted.session import CONSENT
 from rdvtwisted.shell.questions import GetRemoteLan, ListOnsiteIds
-from rdvtwisted.values import EndReason, Mode, Profile, RemoteSite, Role, TunnelParameters, TunnelReport
+from rdvtwisted.values import EndReason, Mode, Profile, RemoteSite, Role, SessionView, TunnelParameters, TunnelReport
 
 #: Seconds between two looks for an onsite that is not there yet.
 POLL_SECONDS = 2.0
@@ -215,15 +215,16 @@ class MasterService(Service):
 
     async def _wait_for_consent(self, link: Link, onsite: str, seconds: float) -> None:
         """Return when the onsite begins to build its tunnel, or the session is over, whose end is told later."""
-        view = await link.ask(GetSession())
-        if view.waiting == CONSENT and view.reason is None:
-            self.console.say(f"Waiting for consent at the site of {onsite}, {duration(seconds)} at most")
-            self.console.record("consent", onsite=onsite, seconds=seconds)
+        view: SessionView = await link.ask(GetSession())
+        if view.waiting != CONSENT:
+            return
+        self.console.say(f"Waiting for consent at the site of {onsite}, {duration(seconds)} at most")
+        self.console.record("consent", onsite=onsite, seconds=seconds)
         while view.waiting == CONSENT and view.reason is None:
             view = await link.ask(WaitForSessionChange(view.state, WATCH_SECONDS))
         if view.reason in _DENIED:
             raise ConsentDenied(f"{_DENIED[view.reason]}: {onsite}")
-        if view.waiting != CONSENT and view.reason is None:
+        if view.reason is None:
             self.console.say("The site has agreed")
 
     async def _profile(self) -> tuple[Profile, str]:

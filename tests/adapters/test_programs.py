@@ -172,6 +172,19 @@ class ProgramsTests(ProgramsContract, TestCase):
         await ready.ready
         return program
 
+    async def test_environment(self) -> None:
+        """A program gets the variables that it is given, and tells its status; one that a signal ends has none."""
+        program = self.programs.start(
+            [str(self.programs.find("sh")), "-c", 'echo "$WHAT $PATH"; exit 7'], {}, environment={"WHAT": "a b"}
+        )
+        self.assertIsNone(program.status)
+        await program.ended
+        self.assertEqual(program.status, 7)
+        self.assertTrue(program.output()[0].startswith("a b /"))
+        program = self.run_script("kill -9 $$")
+        await program.ended
+        self.assertIsNone(program.status)
+
     async def test_private(self) -> None:
         """Nobody else can read a program's directory or files, in which it runs; nothing of it stays."""
         program = self.run_script(

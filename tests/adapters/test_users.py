@@ -57,6 +57,16 @@ class UserTests(SynchronousTestCase):
         with near, far:
             self.assertEqual(users.peer(_Transport(near)), f"admin:{self.name} (uid {self.uid})")
 
+    def test_trusted(self) -> None:
+        """Root and this process's own user are, nobody else is."""
+        near, far = socket.socketpair(socket.AF_UNIX)
+        with near, far:
+            self.assertTrue(users.trusted(_Transport(near)))
+            self.patch(users, "_credentials", lambda transport: (1, 54321))
+            self.assertFalse(users.trusted(_Transport(near)))
+            self.patch(os, "geteuid", lambda: 54321)
+            self.assertTrue(users.trusted(_Transport(near)))
+
     def test_no_peer(self) -> None:
         """What is no UNIX socket has nobody at its other end whom the kernel knows."""
         self.assertEqual(users.peer(object()), "admin:unknown")

@@ -21,15 +21,19 @@ from rdvtwisted.adapters.control_server import ControlService
 from rdvtwisted.adapters.hooks import Hooks
 from rdvtwisted.consent import Consent
 from rdvtwisted.requests import (
+    Connect,
     EndSession,
+    GetRemoteSite,
     GetSession,
     GetTunnelParameters,
+    ListOnsite,
     Publish,
     WaitForMaster,
     WaitForSessionChange,
 )
 from rdvtwisted.services import rdv_onsite
 from rdvtwisted.values import EndReason, SessionState, SessionView
+from tests.services.test_master import ONSITE, REMOTE, MasterCase, presence
 from tests.services.test_onsite import PROFILE, OnsiteCase
 
 PENDING = SessionView(state=SessionState.PENDING, id="s1", master="rpi2200", waiting="consent")
@@ -109,6 +113,64 @@ class ConsentTests(OnsiteCase):
         self.pass_time(7.0)
         self.assertEqual(self.asked(EndSession), [EndSession(EndReason.TIME_LIMIT, "s1")])
         self.assertEqual(self.network.applied, {})
+
+
+class MasterTests(MasterCase):
+    """A master, and a site that is asked."""
+
+    def setUp(self) -> None:
+        """It has not answered yet."""
+        super().setUp()
+        self.here.answers |= {GetRemoteSite: evolve(REMOTE, consent_seconds=10.0), GetSession: PENDING}
+
+    def test_agrees(self) -> None:
+        """The operator is told that the site is asked; the tunnel is built when it has agreed."""
+        self.start(onsite=ONSITE)
+        line = f"Waiting for consent at the site of {ONSITE}, 10 s at most"
+        self.assertEqual(self.said[-1], line)
+        self.here.answer(PENDING)
+        self.assertEqual((self.said.count(line), self.asked(GetTunnelParameters)), (1, []))
+        self.here.answer(SessionView(state=SessionState.BUILDING, id="s1"))
+        self.assertIn("The site has agreed", self.said)
+        self.assertEqual(len(self.asked(GetTunnelParameters)), 1)
+        self.interrupt()
+        self.assert_finished(0)
+
+    def test_denied(self) -> None:
+        """If it does not the command fails, with the reason; nothing was built."""
+        for reason, line in (
+            (EndReason.CONSENT_REFUSED, "the site has refused its consent"),
+            (EndReason.CONSENT_TIMEOUT, "nobody at the site has agreed in time"),
+        ):
+            self.here = self.server()
+            self.here.answers |= {
+                ListOnsite: (presence(ONSITE),),
+                Connect: None,
+                GetRemoteSite: evolve(REMOTE, consent_seconds=10.0),
+                GetSession: PENDING,
+            }
+            self.finished = 0
+            self.complaints.clear()
+            self.start(onsite=ONSITE)
+            self.here.answer(SessionView(reason=reason))
+            self.assert_finished(4, f"{line}: {ONSITE}")
+            self.assertEqual(self.backend.tunnels, [])
+
+    def test_interrupted(self) -> None:
+        """The operator need not wait."""
+        self.start(onsite=ONSITE)
+        self.interrupt()
+        self.assert_finished(0)
+
+    def test_withdrawn(self) -> None:
+        """That a site ends a session is no failure of the master's."""
+        self.here.answers[GetSession] = SessionView(state=SessionState.BUILDING, id="s1")
+        self.start(onsite=ONSITE)
+        self.assertNotIn("The site has agreed", self.said[:-1])
+        self.bring_up()
+        self.end_session(EndReason.CONSENT_WITHDRAWN)
+        self.assertTrue(self.said[-2].startswith("Session ended (consent-withdrawn)"))
+        self.assert_finished(0)
 
 
 class HookTests(OnsiteCase):
