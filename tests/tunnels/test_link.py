@@ -9,6 +9,7 @@ from collections.abc import Callable
 from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
 from rdvtwisted.errors import ProtocolError, TunnelFailed
 from rdvtwisted.testing.packets import ALL_OFFLOADS
@@ -50,6 +51,51 @@ class CarryTests(SessionCase):
         await ends.carry()
         self.door.passes = lambda data: data[:-1] + bytes([data[-1] ^ 1])
         ends.near_site.packets.inject(packet(Mode.L3, b"precious"))
+        await self.assert_refused(ends.far.closed, TunnelFailed, "bad record mac")
+        self.assertEqual(ends.far_site.packets.written, [])
+
+    async def test_replayed(self) -> None:
+        """What comes a second time ends the tunnel; its packet comes out once."""
+        ends = self.ends()
+        await ends.carry()
+        self.door.passes = lambda data: data + data
+        ends.near_site.packets.inject(packet(Mode.L3, b"precious"))
+        await self.assert_refused(ends.far.closed, TunnelFailed, "bad record mac")
+        self.assertLessEqual(len(ends.far_site.packets.written), 1)
+
+    async def test_reordered(self) -> None:
+        """What comes out of its turn ends the tunnel, and nothing of it comes out."""
+        ends = self.ends()
+        await ends.carry()
+        held: list[bytes] = []
+
+        def swap(data: bytes) -> bytes:
+            held.append(data)
+            return b"" if len(held) == 1 else data + held[0]
+
+        self.door.passes = swap
+        ends.near_site.packets.inject(packet(Mode.L3, b"first"))
+        while not held:
+            await deferLater(reactor, 0)  # type: ignore[arg-type]
+        ends.near_site.packets.inject(packet(Mode.L3, b"second"))
+        await self.assert_refused(ends.far.closed, TunnelFailed, "bad record mac")
+        self.assertEqual(ends.far_site.packets.written, [])
+
+    async def test_cut(self) -> None:
+        """A record that lacks its end, and whatever follows it, ends the tunnel."""
+        ends = self.ends()
+        await ends.carry()
+        cut: list[bytes] = []
+
+        def shorten(data: bytes) -> bytes:
+            cut.append(data)
+            return data[:-1] if len(cut) == 1 else data
+
+        self.door.passes = shorten
+        ends.near_site.packets.inject(packet(Mode.L3, b"first"))
+        while not cut:
+            await deferLater(reactor, 0)  # type: ignore[arg-type]
+        ends.near_site.packets.inject(packet(Mode.L3, b"second"))
         await self.assert_refused(ends.far.closed, TunnelFailed, "bad record mac")
         self.assertEqual(ends.far_site.packets.written, [])
 

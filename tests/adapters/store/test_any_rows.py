@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from rdvtwisted.access import Effect
 from rdvtwisted.adapters.store import rules, tables
+from rdvtwisted.adapters.store.tables import LONGEST_SHOWN
 from rdvtwisted.values import Mode
 from tests.adapters.store.keys import key
 
@@ -65,7 +66,7 @@ class AnyRowsTests(SynchronousTestCase):
         for id, device in found.items():
             self.assertEqual(id, device.id)
         for problem in problems:
-            self.assertTrue(len(problem) < 400 and "\n" not in problem, problem)
+            self.assertTrue(len(problem) < 3 * LONGEST_SHOWN and "\n" not in problem, problem)
         self.assertGreaterEqual(len(found) + len(problems), bool(devices))
 
     @PROPERTY
@@ -84,6 +85,6 @@ class AnyRowsTests(SynchronousTestCase):
         allows = sum(row[1] == "allow" for row in found)
         self.assertLessEqual(sum(rule.effect is Effect.ALLOW for rule in policy.rules), allows)
         for problem in problems:
-            self.assertTrue(len(problem) < 400 and "\n" not in problem, problem)
+            self.assertTrue(len(problem) < 3 * LONGEST_SHOWN and "\n" not in problem, problem)
         if not allows:
             self.assertIsNone(policy.decide("ann", "rpi1", Mode.L3, 0.0))
