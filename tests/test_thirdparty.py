@@ -33,12 +33,13 @@ class PlainTests(SynchronousTestCase):
         environment = {
             "PATH": "/usr/bin:/bin",
             "RDV_SERVER_SESSION_GLUE": "false",
-            "RDV_SERVER_STATE_DIRECTORY": "none",
+            "RDV_SERVER_STATE_DIRECTORY": "/nonexistent",
         }
         ended = subprocess.run(
             words, cwd=self.environment.elsewhere, env=environment, capture_output=True, text=True, timeout=PATIENCE,
             check=False,
         )  # fmt: skip
+        self.assertNotEqual(ended.stdout, "", ended.stderr)
         document = json.loads(ended.stdout)
         self.assertEqual((document["problems"], ended.stderr), ([], ""))
         return {each["name"]: each for each in document["backends"]}

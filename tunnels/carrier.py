@@ -74,22 +74,24 @@ class Carrier(Protocol):
         self._gone.callback(None)
 
 
-async def connect(reactor: Any, door: IStreamClientEndpoint) -> Carrier:
+async def connect(reactor: Any, door: IStreamClientEndpoint, address: tuple[str, int]) -> Carrier:
     """
     Connect to the server's door.
 
+    @param address: its host and port, for errors.
     @raise TunnelFailed: it did not answer in time, or refused, or the
         endpoint is not of a kind that has a socket.
     """
     carrier = Carrier(reactor)
     factory = Factory.forProtocol(lambda: carrier)
     factory.noisy = False
+    place = f"{address[0]} port {address[1]}"
+
+    def late(result: object, seconds: float) -> Failure:
+        return Failure(TunnelFailed(f"the server's TLS door, {place}, did not answer within {seconds:.0f} s"))
+
     try:
-        await door.connect(factory).addTimeout(CONNECT_LIMIT, reactor, _late)
+        await door.connect(factory).addTimeout(CONNECT_LIMIT, reactor, late)
     except (ConnectError, DNSLookupError, OSError) as error:
-        raise TunnelFailed(f"the server's TLS door cannot be reached: {error}") from None
+        raise TunnelFailed(f"the server's TLS door, {place}, cannot be reached: {error}") from None
     return carrier
-
-
-def _late(result: object, seconds: float) -> Failure:
-    return Failure(TunnelFailed(f"the server's TLS door did not answer within {seconds:.0f} s"))

@@ -29,7 +29,7 @@ class RelayedTunnel(StreamTunnel):
         key = PeerKey(self._peer, parameters.peer_key)
         packets = packet_context(site.identity, key, server, fast_aes())
 
-        self._carrier = carrier = await connect(site.reactor, site.door)
+        self._carrier = carrier = await connect(site.reactor, site.door, site.door_address)
         await enter(site.reactor, carrier, door, parameters.ticket)
         connection = await meet(site.reactor, carrier.socket, packets, key, server)
         self.describe(connection.get_group_name() or "", connection.get_cipher_name() or "")

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from rdvtwisted.values import Missing
 
+#: What every backend needs that makes a TUN or TAP device.
+PACKETS = ("/dev/net/tun", "CAP_NET_ADMIN")
+
 TUN_DEVICE = Path("/dev/net/tun")
 OWN_STATUS = Path("/proc/self/status")
 

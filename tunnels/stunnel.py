@@ -10,7 +10,7 @@ from zope.interface import implementer
 
 from rdvtwisted.interfaces import IDeviceTunnel, IServerSite, IServerTunnel, ITunnelBackend, ITunnelSite
 from rdvtwisted.values import Missing, Mode, TunnelParameters, TunnelTerms
-from tunnels.requirements import PLACES, missing_for_packets, stock_program, version
+from tunnels.requirements import PACKETS, PLACES, missing_for_packets, stock_program, version
 
 #: What the program is called: on Debian, and elsewhere.
 PROGRAMS = ("stunnel4", "stunnel")
@@ -37,6 +37,7 @@ class StunnelBackend:
     places: str = PLACES
     name: str = field(default="stunnel", init=False)
     modes: frozenset[Mode] = field(default=frozenset({Mode.L3, Mode.L2}), init=False)
+    needs: tuple[str, ...] = field(default=(*PACKETS, "stunnel 5 (Debian: stunnel4)"), init=False)
     relay: bool = field(default=False, init=False)
     glue: bool = field(default=True, init=False)
     inside: bool = field(default=True, init=False)

@@ -10,7 +10,7 @@ from zope.interface import implementer
 
 from rdvtwisted.interfaces import IDeviceTunnel, IServerSite, IServerTunnel, ITunnelBackend, ITunnelSite
 from rdvtwisted.values import Missing, Mode, TunnelParameters, TunnelTerms
-from tunnels.requirements import missing_for_packets
+from tunnels.requirements import PACKETS, missing_for_packets
 
 #: Seconds between heartbeats in a session.
 HEARTBEAT = 5.0
@@ -32,6 +32,7 @@ class TLSBackend:
     name: str = field(default="tls", init=False)
     summary: str = field(default="TLS 1.3 from device to device through a relay that cannot read it.", init=False)
     modes: frozenset[Mode] = field(default=frozenset({Mode.L3, Mode.L2}), init=False)
+    needs: tuple[str, ...] = field(default=PACKETS, init=False)
     relay: bool = field(default=True, init=False)
     glue: bool = field(default=True, init=False)
     inside: bool = field(default=False, init=False)

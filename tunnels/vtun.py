@@ -10,7 +10,7 @@ from zope.interface import implementer
 
 from rdvtwisted.interfaces import IDeviceTunnel, IServerSite, IServerTunnel, ITunnelBackend, ITunnelSite
 from rdvtwisted.values import Missing, Mode, TunnelParameters, TunnelTerms
-from tunnels.requirements import PLACES, missing_for_packets, stock_program, version
+from tunnels.requirements import PACKETS, PLACES, missing_for_packets, stock_program, version
 
 #: How vtund tells its version, such as C{3.X 05/14/2022}.
 _VERSION = ("-h", r"^VTun ver (.{1,40})$")
@@ -28,6 +28,7 @@ class VtunBackend:
     places: str = PLACES
     name: str = field(default="vtun", init=False)
     modes: frozenset[Mode] = field(default=frozenset({Mode.L3, Mode.L2}), init=False)
+    needs: tuple[str, ...] = field(default=(*PACKETS, "vtund (Debian: vtun)"), init=False)
     relay: bool = field(default=False, init=False)
     glue: bool = field(default=True, init=False)
     inside: bool = field(default=False, init=False)

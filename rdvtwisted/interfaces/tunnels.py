@@ -11,6 +11,7 @@ class ITunnelBackend(IPlugin):
 
     name = Attribute("Short name, as on command lines: C{[a-z0-9-]+}.")
     summary = Attribute("One sentence for lists.")
+    needs = Attribute("What a device must have to use it, a tuple of texts for lists; L{missing} says what it lacks.")
     modes = Attribute("A frozenset of the L{rdvtwisted.values.Mode} it can carry.")
     relay = Attribute("True if two devices that use it are joined blindly; False if the server must end it.")
     glue = Attribute("True if the server can end it, see L{server_end}.")

@@ -108,6 +108,8 @@ def inform(settings: DeviceSettings | None) -> int:
     for backend in found.backends:
         modes, join = ", ".join(sorted(mode.value for mode in backend.modes)), ", ".join(joins(backend))
         say(f"{backend.name:10} {modes:7} {join:12} {backend.summary}")
+        if backend.needs:
+            say(f"{'':10} needs: {', '.join(backend.needs)}")
         for missing in backend.missing():
             say(f"{'':10} missing: {missing.what}; {missing.cure}")
     return 0

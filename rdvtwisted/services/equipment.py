@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from attrs import define, field
@@ -15,7 +15,7 @@ from rdvtwisted.adapters.hooks import Hooks
 from rdvtwisted.adapters.pins import KnownPeers
 from rdvtwisted.adapters.uplink import Authority
 from rdvtwisted.consent import Stay
-from rdvtwisted.errors import MissingProgram, RDVError, RequestRefused, TunnelFailed
+from rdvtwisted.errors import MissingProgram, RDVError, RequestRefused, ServerKeyChanged, TunnelFailed
 from rdvtwisted.interfaces import INetwork, IPrograms, ITunnelBackend
 from rdvtwisted.plan import Plan, Site, interface_name
 from rdvtwisted.requests import (
@@ -67,6 +67,37 @@ class Equipment:
     def owner(self) -> str:
         """The name under which this device's network configuration is journalled."""
         return f"{self.settings.role}-{self.settings.account}"
+
+    async def offered(self, link: Link, wanted: Iterable[str] = ()) -> tuple[str, ...]:
+        """
+        The names of the backends by which this device can have a tunnel through C{link}.
+
+        Where the TLS that the device came by is not that of the server's own door (a stock stunnel stands in front
+        of it), there is no way to that door, and only what goes through the SSH connection will do.
+
+        @param wanted: those that the operator wants; none for all.
+        @raise TunnelFailed: none of those will do.
+        """
+        names = tuple(wanted) or tuple(self.backends)
+        if not self.settings.tls or self.authority.der is None:
+            return names
+        try:
+            if await link.ask(GetCertificateAuthority()) == self.authority.der:
+                return names
+        except RequestRefused:
+            # An old server has no such command, as will show.
+            return names
+        through = tuple(name for name in names if not _by_door(self.backends[name]))
+        if not through:
+            raise TunnelFailed(
+                "what speaks TLS in front of the server is not the server itself, so there is no way for a tunnel by"
+                f" {', '.join(names)}: use vtun, for which the package vtun is needed"
+            )
+        self._log.info(
+            "What speaks TLS in front of the server is not the server itself: tunnels go by {names}, inside SSH",
+            names=", ".join(through),
+        )
+        return through
 
     def accept(self, link: Link) -> None:
         """
@@ -176,7 +207,7 @@ class Equipment:
         if parameters.join == RELAY:
             self.peers.check(parameters.peer, parameters.peer_key)
         if not link.old:
-            self.authority.accept(await link.ask(GetCertificateAuthority()))
+            await self._learn_authority(link, backend)
         around = await self.network.site()
         interface = interface_name("rdv", self.owner)
 
@@ -231,6 +262,14 @@ class Equipment:
             "RDV_PEER_ADDRESS": str(parameters.peer_address),
         }
 
+    async def _learn_authority(self, link: Link, backend: ITunnelBackend) -> None:
+        try:
+            self.authority.accept(await link.ask(GetCertificateAuthority()))
+        except ServerKeyChanged:
+            # Through a stunnel in front of the server, its certificate is the pinned one; see L{offered}.
+            if _by_door(backend):
+                raise
+
     def _plan(
         self, parameters: TunnelParameters, tunnel: str, extremity: str, site: Site, dhcp: bool, scope: Scope
     ) -> Plan:
@@ -243,3 +282,8 @@ class Equipment:
         if onsite:
             return bridged.onsite(self.owner, tunnel, extremity, parameters.mtu, site)
         return bridged.master(self.owner, tunnel, extremity, parameters.mtu, site, dhcp=dhcp)
+
+
+def _by_door(backend: ITunnelBackend) -> bool:
+    """Whether its tunnels come in by the server's TLS door; others go through the device's SSH connection."""
+    return bool(backend.relay or backend.inside)

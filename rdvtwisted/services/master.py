@@ -162,7 +162,7 @@ class MasterService(Service):
     async def _select(self, link: Link, onsite: str) -> None:
         equipment, settings = self.equipment, self.settings
         reactor = equipment.reactor
-        profile, extremity = await self._profile()
+        profile, extremity = await self._profile(await equipment.offered(link, settings.backends or ()))
         self.console.say(f"Connecting to onsite {onsite}")
         await self._wait_for(link, onsite)
         await link.ask(Publish(profile))
@@ -227,7 +227,7 @@ class MasterService(Service):
         if view.reason is None:
             self.console.say("The site has agreed")
 
-    async def _profile(self) -> tuple[Profile, str]:
+    async def _profile(self, backends: tuple[str, ...]) -> tuple[Profile, str]:
         site = await self.equipment.network.site()
         name = self.settings.extremity or site.interface
         if name is None:
@@ -238,7 +238,6 @@ class MasterService(Service):
             bridged.refuse_own_terminal(name, site, self.terminal)
         elif attachment is None:
             raise InvalidValue("extremity", name, "there is no such interface with an IPv4 address, the PC's gateway")
-        backends = self.settings.backends or tuple(self.equipment.backends)
         lan = None if attachment is None else attachment.address
         return Profile(mode=self.settings.mode, lan=lan, backends=backends), name
 

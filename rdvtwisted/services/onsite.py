@@ -126,10 +126,11 @@ class OnsiteService(Service):
         try:
             if await link.role() is not Role.ONSITE:
                 raise RoleMismatch("Tundev shell returns a role that does not match this script (onsite)")
+            backends = await self.equipment.offered(link)
             published: Profile | None = None
             while self.running:
                 # The address may have changed since: what is published is looked at before every wait.
-                profile, interface = await self._profile()
+                profile, interface = await self._profile(backends)
                 if profile != published:
                     await link.ask(Publish(profile))
                     self.equipment.accept(link)
@@ -151,7 +152,7 @@ class OnsiteService(Service):
         finally:
             await link.close()
 
-    async def _profile(self) -> tuple[Profile, str]:
+    async def _profile(self, backends: tuple[str, ...]) -> tuple[Profile, str]:
         site = await self.equipment.network.site()
         name = self.interface or site.interface
         if name is None:
@@ -164,7 +165,7 @@ class OnsiteService(Service):
             dns=site.dns,
             hostname=site.hostname,
             uplink=attachment.kind,
-            backends=tuple(self.equipment.backends),
+            backends=backends,
             consent_seconds=self.consent.seconds if self.consent is not None and self.consent.required else None,
         )
         return profile, name

@@ -47,10 +47,16 @@ def list_(admin: Administrator, _: Namespace) -> Answer:
     obstacles = _obstacles(admin)
     documents = [_document(backend, obstacles) for backend in found.backends]
     rows = [
-        (backend.name, *words(backend), ", ".join(obstacles.ways(backend)) or "no", backend.summary)
+        (
+            backend.name,
+            *words(backend),
+            ", ".join(obstacles.ways(backend)) or "no",
+            ", ".join(backend.needs),
+            backend.summary,
+        )
         for backend in found.backends
     ]
-    header = ("BACKEND", "MODES", "JOIN", "USABLE HERE", "WHAT IT IS")
+    header = ("BACKEND", "MODES", "JOIN", "USABLE HERE", "A DEVICE NEEDS", "WHAT IT IS")
     lines = [table(header, rows) if rows else "There is no tunnel backend."]
     if not obstacles.door:
         lines.append("This server has no TLS door, by which streams would come (setting tls.enabled).")
@@ -81,6 +87,7 @@ def _document(backend: ITunnelBackend, obstacles: Obstacles) -> dict[str, object
         "joins": list(joins(backend)),
         "usable": obstacles.ways(backend),
         "mtu": backend.mtu,
+        "needs": list(backend.needs),
         "missing_on_device": [{"what": missing.what, "cure": missing.cure} for missing in backend.missing()],
     }
 

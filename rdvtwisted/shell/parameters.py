@@ -36,6 +36,9 @@ from rdvtwisted.values import (
 
 T = TypeVar("T")
 
+#: Prefix length of the largest network that a tunnel's two ends may have.
+SHORTEST_PREFIX = 24
+
 #: Lines that a block may have; the longest of ours has 12.
 BLOCK_LINES = 64
 
@@ -253,11 +256,12 @@ def parse_tunnel(text: str) -> TunnelParameters:
     """
     How to build a tunnel.
 
-    @raise ProtocolError: something is missing or unusable, or the two ends are not of one network.
+    @raise ProtocolError: something is missing or unusable, or the two ends are not of one small network: a large one
+        would draw into the tunnel what is none of the session's.
     """
     parameters = _TUNNEL.parse(text)
     own, far = parameters.address, parameters.peer_address
-    if far not in own.network or far == own.ip:
+    if own.network.prefixlen < SHORTEST_PREFIX or far not in own.network or far == own.ip:
         raise ProtocolError("the server's answer has addresses that cannot be the two ends of one tunnel")
     return parameters
 

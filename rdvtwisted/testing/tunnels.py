@@ -207,6 +207,7 @@ class TunnelBackendContract(_Case):
         verifyObject(ITunnelBackend, backend)
         self.assertIsNotNone(re.fullmatch("[a-z0-9-]+", backend.name))
         self.assertRegex(backend.summary, r"^\S.*\.$")
+        self.assertTrue(all(isinstance(need, str) and need for need in backend.needs))
         self.assertTrue(backend.modes and backend.modes <= set(Mode))
         for able in (backend.relay, backend.glue, backend.inside):
             self.assertIsInstance(able, bool)

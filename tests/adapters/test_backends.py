@@ -28,6 +28,7 @@ class Backend:
     relay = True
     glue = inside = False
     mtu = 1500
+    needs = ()
     def missing(self):
         return []
     def device_end(self, parameters, site):

@@ -89,6 +89,7 @@ class Backend:
 
     name: str = "twin"
     summary: str = "For tests."
+    needs: tuple[str, ...] = ()
     modes: frozenset[Mode] = frozenset({Mode.L3})
     relay: bool = True
     glue: bool = False

@@ -88,6 +88,39 @@ class EquipmentCase(DeviceCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
+class OfferTests(EquipmentCase):
+    """Which tunnels a device can have, by the way on which it came."""
+
+    def offered(self, shown: bytes | None, *wanted: str, tls: bool = True) -> Deferred[tuple[str, ...]]:
+        """What is offered when the server tells this authority, and the device has pinned L{AUTHORITY}."""
+        self.equipment.settings = evolve(self.equipment.settings, tls=tls)
+        self.equipment.backends = {"tls": Backend("tls"), "vtun": Backend("vtun", relay=False)}
+        self.equipment.authority.accept(AUTHORITY)
+        self.servers[-1].answers[GetCertificateAuthority] = RequestRefused("no such") if shown is None else shown
+        offered = Deferred.fromCoroutine(self.equipment.offered(self.link, wanted))
+        self.pump()
+        return offered
+
+    def test_door(self) -> None:
+        """Through the server's own door, all of them."""
+        self.assertEqual(self.successResultOf(self.offered(AUTHORITY)), ("tls", "vtun"))
+
+    def test_ssh(self) -> None:
+        """Who comes by SSH has nothing to ask."""
+        self.assertEqual(self.successResultOf(self.offered(b"other", tls=False)), ("tls", "vtun"))
+        self.assertEqual(self.asked(GetCertificateAuthority), [])
+
+    def test_old_server(self) -> None:
+        """An old server has no authority; that it is old will show."""
+        self.assertEqual(self.successResultOf(self.offered(None)), ("tls", "vtun"))
+
+    def test_front(self) -> None:
+        """Behind somebody else's TLS there is no way to the door: tunnels go inside SSH, or not at all."""
+        self.assertEqual(self.successResultOf(self.offered(b"other")), ("vtun",))
+        error = self.failureResultOf(self.offered(b"other", "tls"), TunnelFailed).value
+        self.assertIn("no way for a tunnel by tls: use vtun", str(error))
+
+
 class SessionTests(EquipmentCase):
     """A session that works."""
 

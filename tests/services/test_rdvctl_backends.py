@@ -29,7 +29,7 @@ def blind(name: str = "blind") -> Backend:
 
 def ended(name: str = "ended") -> Backend:
     """One that the server ends, inside SSH, and that this machine could not use as a device."""
-    backend = Backend(name, lacking=[LACK])
+    backend = Backend(name, lacking=[LACK], needs=("CAP_NET_ADMIN", "pigeond"))
     backend.relay, backend.glue = False, True
     return backend
 
@@ -70,9 +70,9 @@ class BackendsTests(SynchronousTestCase):
         self.assertEqual(self.rdvctl("backends"), 0)
         self.assertEqual(
             self.rdvctl.out,
-            "BACKEND  MODES  JOIN   USABLE HERE  WHAT IT IS\n"
-            "blind    L3     relay  relay        For tests.\n"
-            "ended    L3     glue   glue         For tests.\n"
+            "BACKEND  MODES  JOIN   USABLE HERE  A DEVICE NEEDS          WHAT IT IS\n"
+            "blind    L3     relay  relay        -                       For tests.\n"
+            "ended    L3     glue   glue         CAP_NET_ADMIN, pigeond  For tests.\n"
             "As a device this machine could not use ended, for want of the program pigeond: apt-get install pigeons.\n",
         )
         self.assertEqual(self.closed, ["socket", "process"])
@@ -93,6 +93,7 @@ class BackendsTests(SynchronousTestCase):
                 "joins": ["glue"],
                 "usable": ["glue"],
                 "mtu": 1500,
+                "needs": ["CAP_NET_ADMIN", "pigeond"],
                 "missing_on_device": [{"what": "the program pigeond", "cure": "apt-get install pigeons"}],
             },
         )
@@ -105,7 +106,7 @@ class BackendsTests(SynchronousTestCase):
 
         self.start_gluer(refuse)
         self.assertEqual(self.rdvctl("backends"), 1)
-        self.assertIn("ended    L3     glue   no           For tests.\n", self.rdvctl.out)
+        self.assertIn("ended    L3     glue   no           CAP_NET_ADMIN, pigeond  For tests.\n", self.rdvctl.out)
         self.assertIn(
             "This server cannot end tunnels (glue): may not make network namespaces: run as root.\n", self.rdvctl.out
         )

@@ -97,7 +97,7 @@ class SecretsTests(TestCase):
 
         self.patch(TicketOffice, "issue", note)
         # What a device would configure, it configures in memory.
-        self.patch(assembly, "LinuxNetwork", lambda *_: MemoryNetwork(SITE))
+        self.patch(assembly, "LinuxNetwork", lambda *_, **__: MemoryNetwork(SITE))
         self.patch(assembly, "require_net_admin", lambda: None)
         self.patch(assembly, "PROGRAMS", self.folder / "programs")
         self.over: Deferred[None] = Deferred()

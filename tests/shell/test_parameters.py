@@ -194,7 +194,9 @@ class BlockTests(SynchronousTestCase):
         self.assertEqual(str(error), "the server's answer lacks mtu")
 
     def test_ends(self) -> None:
-        """The two addresses must be the two ends of one network."""
+        """The two addresses must be the two ends of one network, and that a small one."""
+        wide = evolve(PARAMETERS, address=IPv4Interface(f"{PARAMETERS.address.ip}/16"))
+        self.assertRaises(ProtocolError, parameters.parse_tunnel, parameters.render_tunnel(wide).removesuffix("\n"))
         for far in ["192.168.128.1", "192.168.128.5"]:
             value = evolve(PARAMETERS, peer_address=IPv4Address(far))
             self.assertRaises(

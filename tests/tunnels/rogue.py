@@ -30,7 +30,7 @@ class Rogue:
     @classmethod
     async def come(cls, reactor: Any, site: MemoryTunnelSite, peer: PublicKey) -> Rogue:
         """Come to the meeting place of C{site}'s door, and shake hands."""
-        carrier = await connect(reactor, site.door)
+        carrier = await connect(reactor, site.door, site.door_address)
         await enter(reactor, carrier, door_context(site.identity, site.authority), "ticket-2")
         server = site.role is Role.ONSITE
         key = PeerKey("the tested end", peer)

@@ -75,7 +75,7 @@ class KeyTests(SessionCase):
         """A device with the right key that does not speak of packets is not one to carry them."""
         lone = await self.started(self.site(Role.ONSITE))
         site = self.site(Role.MASTER)
-        carrier = await connect(self.reactor, site.door)
+        carrier = await connect(self.reactor, site.door, site.door_address)
         await enter(self.reactor, carrier, door_context(site.identity, site.authority), "ticket-2")
         context = SSL.Context(SSL.TLS_METHOD)
         context.use_certificate(site.identity.certificate)
@@ -99,7 +99,7 @@ class KeyTests(SessionCase):
         with self.assertRaises(InvalidValue):
             certified_key(certificate)
         own = self.site(Role.MASTER)
-        carrier = await connect(self.reactor, own.door)
+        carrier = await connect(self.reactor, own.door, own.door_address)
         await enter(self.reactor, carrier, door_context(own.identity, own.authority), "ticket-2")
         odd = MemoryIdentity(cast(Any, key), certificate, own.identity.public)
         expected = PeerKey("rpi-onsite", self.identities[Role.ONSITE].public)

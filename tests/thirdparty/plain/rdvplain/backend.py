@@ -30,6 +30,7 @@ class PlainBackend:
     glue: bool = field(default=True, init=False)
     inside: bool = field(default=False, init=False)
     mtu: int = field(default=1500, init=False)
+    needs: tuple[str, ...] = field(default=("/dev/net/tun", "CAP_NET_ADMIN"), init=False)
 
     def missing(self) -> list[Missing]:
         """What this machine lacks; see L{ITunnelBackend}."""
