@@ -208,6 +208,8 @@ class Demo:
         master = self._old["master"]
         master.connect(onsite_id(), "-m", self._mode, stunnel=self._through_stunnel)
         master.wait_record("up", SCRIPT_UP_SECONDS)
+        # Two old scripts each know of their own tunnel only.
+        eventually(lambda: self._deployed.ask("sessions")[0]["up_at"], SCRIPT_UP_SECONDS, "both tunnels to be there")
         [view] = self._deployed.ask("sessions")
         self.findings |= {"session_s": round(view["up_at"] - view["selected_at"], 3), "kex": "", "cipher": ""}
 
