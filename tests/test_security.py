@@ -1,4 +1,4 @@
-"""C{SECURITY.md} names tests that exist."""
+"""C{SECURITY.md} and the table of parsers name tests that exist."""
 
 from __future__ import annotations
 
@@ -22,8 +22,16 @@ class SecurityTests(SynchronousTestCase):
 
     def test_named(self) -> None:
         """Every test that is named is there, in the module that is named before it."""
+        self.assert_named(self.promises, 80)
+
+    def test_parsers(self) -> None:
+        """So it is in the table of what reads what others have written."""
+        self.assert_named((CHECKOUT / "docs" / "hostile-input.md").read_text(), 120)
+
+    def assert_named(self, text: str, least: int) -> None:
+        """A text names tests that are there, more than C{least}."""
         module, missing, seen = "", [], 0
-        for match in _NAMED.finditer(self.promises):
+        for match in _NAMED.finditer(text):
             seen += 1
             if match["module"]:
                 module = match["module"]
@@ -33,7 +41,7 @@ class SecurityTests(SynchronousTestCase):
             elif not re.search(rf"def {match['test']}\(", source):
                 missing.append(f"{module}.{match['test']}")
         self.assertEqual(missing, [])
-        self.assertGreater(seen, 80)
+        self.assertGreater(seen, least)
 
     def test_each(self) -> None:
         """No promise is without a test."""

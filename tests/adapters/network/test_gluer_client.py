@@ -9,6 +9,8 @@ import subprocess
 from typing import Any
 
 from attrs import define, evolve, field
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError
 from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.task import Clock
@@ -16,8 +18,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from rdvtwisted.adapters.network.gluer_client import Glue, GluerProcess, start
-from rdvtwisted.errors import ConfigError, MissingPrivilege, MissingProgram, NetworkError
+from rdvtwisted.adapters.network.gluer_client import Glue, GluerProcess, outcome, start
+from rdvtwisted.errors import ConfigError, MissingPrivilege, MissingProgram, NetworkError, RDVError
 from rdvtwisted.glue import Close, GlueRequest, Open, request_from_bytes
 from rdvtwisted.interfaces import IGlue
 from rdvtwisted.testing.glue import BRIDGED, ROUTED
@@ -76,6 +78,25 @@ class Device:
         """Close it."""
         self.closed = True
         os.close(self.fd)
+
+
+class AnswerTests(SynchronousTestCase):
+    """What the other process says of what it was asked."""
+
+    @settings(derandomize=True, max_examples=200, deadline=None)
+    @given(
+        st.binary(max_size=80)
+        | st.dictionaries(
+            st.sampled_from(["done", "kind", "error"]), st.none() | st.booleans() | st.text(max_size=20), max_size=3
+        )
+        .filter(lambda said: said != {"done": True})
+        .map(lambda said: json.dumps(said).encode())
+    )
+    @example(b"[" * 4096)
+    def test_any_answer(self, message: bytes) -> None:
+        """Whatever it says, it is that all is done, or an error."""
+        self.assertRaises(RDVError, outcome, message)
+        outcome(DONE)
 
 
 class ClientTests(SynchronousTestCase):
