@@ -23,6 +23,9 @@ from rdvtwisted.adapters.ssh.transport import SecureTransport
 from rdvtwisted.adapters.ssh.wire import Octets, Reader, boolean, string, uint32
 from rdvtwisted.errors import ProtocolError, RDVError, RequestRefused
 
+#: Bytes that a peer must take in one packet: a byte at a time, little that is printed would be much to send.
+SMALLEST_PACKET = 64
+
 
 class OpenRefused(RDVError):
     """A channel is not opened; C{code} is one of RFC 4254, section 5.1."""
@@ -154,8 +157,8 @@ class Connection(SSHService):
         if channel is None:
             raise ProtocolError("it confirmed a channel that nobody asked for")
         remote_id, window, packet = reader.uint32(), reader.uint32(), reader.uint32()
-        if not packet:
-            raise ProtocolError("it confirmed a channel that takes no data")
+        if packet < SMALLEST_PACKET:
+            raise ProtocolError("it confirmed a channel that takes hardly any data at a time")
         self._enter(channel, local_id, remote_id, window, packet)
 
     def _enter(self, channel: Channel, local_id: int, remote_id: int, window: int, packet: int) -> None:
@@ -173,8 +176,8 @@ class Connection(SSHService):
 
     def _open(self, reader: Reader) -> None:
         ask = _Ask(reader.string(), reader.uint32(), reader.uint32(), reader.uint32())
-        if not ask.packet:
-            raise ProtocolError("it opened a channel that takes no data")
+        if ask.packet < SMALLEST_PACKET:
+            raise ProtocolError("it opened a channel that takes hardly any data at a time")
         decision: Deferred[Channel] = maybeDeferred(self.asked, ask.kind, reader)
         self._deciding[decision] = ask
         decision.addCallbacks(self._confirm, self._refuse, (decision, ask), {}, (decision, ask))

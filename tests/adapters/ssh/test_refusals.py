@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IProtocol
 from twisted.internet.protocol import Factory
 
 from rdvtwisted.adapters.ssh.channel import SHELL_WINDOW, Channel
+from rdvtwisted.adapters.ssh.connection import SMALLEST_PACKET
 from rdvtwisted.adapters.ssh.link import SSHLink
 from rdvtwisted.adapters.ssh.wire import Reader, boolean, string, uint32
 from rdvtwisted.errors import ConnectionLost, RequestRefused
@@ -283,9 +284,11 @@ class AttackTests(RefusalsTestCase):
         self.assertEqual(self.ended(), "it opened the window of a channel too wide")
 
     def test_no_packets(self) -> None:
-        """A channel that takes data in pieces of nothing."""
-        self.say(numbers.MSG_CHANNEL_OPEN, string(b"session"), uint32(0, 100, 0))
-        self.assertEqual(self.ended(), "it opened a channel that takes no data")
+        """A channel that takes data in pieces of nothing, or of so little that sending it is work."""
+        for size in (0, 1, SMALLEST_PACKET - 1):
+            self.log_in()
+            self.say(numbers.MSG_CHANNEL_OPEN, string(b"session"), uint32(0, 100, size))
+            self.assertEqual(self.ended(), "it opened a channel that takes hardly any data at a time")
 
     def test_unknown_messages(self) -> None:
         """Numbers that nobody knows are answered so, and harm nothing."""
