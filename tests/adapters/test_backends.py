@@ -52,7 +52,6 @@ class InstalledTests(SynchronousTestCase):
         for backend in found.backends:
             verifyObject(ITunnelBackend, backend)
 
-
     def test_joins(self) -> None:
         """What a server can do with them: without a TLS door, only with those whose bytes come inside SSH."""
         backends = {backend.name: backend for backend in discover().backends}

@@ -151,8 +151,9 @@ class FaultDeployment(Deployment):
         self.forget(MASTER)
         words = [str(PROGRAMS / "rdv-master"), *self.options(MASTER), *options]
         argv = [sys.executable, "-B", str(_HERE / "terminal.py"), *words]
-        self.master = self.lab.start("master", argv, env=self.environment("master"))
-        return self.master
+        process = self.lab.start("master", argv, env=self.environment("master"))
+        self.master = process
+        return process
 
     def start_copy(self, host: str, id: str, *options: str) -> LabProcess:
         """Start a device on another host by a copy of a device's files: nobody can tell the two apart."""

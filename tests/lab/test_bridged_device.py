@@ -72,7 +72,6 @@ class AloneCase(FramesCase):
             self.assertGreaterEqual(passed, FLOOD_BURST / 2, near)
             self.assertLess(passed, min(allowed * 1.1, number / 2), near)
 
-
     def not_in_two_places(self) -> None:
         """See that who has been heard at the extremity is not heard out of the tunnel, as he would be in a loop."""
         outside, frame, load = self.speech("outside", "eth0")
