@@ -32,6 +32,9 @@ from rdvtwisted.values import (
     TunnelParameters,
 )
 
+#: Ends of sessions after which a device may be gone, and its connection as well, without a word.
+_DOUBTFUL = (EndReason.TUNNEL_LOST, EndReason.TUNNEL_FAILED, EndReason.BUILD_TIMEOUT)
+
 
 @implementer(IReception, ISessionWorld)
 @define(eq=False)
@@ -168,6 +171,8 @@ class Registry:
         self.events.emit(SessionOpened(session.view()))
         master.joined(session)
         onsite.joined(session)
+        # It may have been gone for a while without a word; the master is not to wait until a session is built in vain.
+        onsite.line.probe()
         session.begin()
         self._look_again()
 
@@ -278,6 +283,8 @@ class Registry:
         self.events.emit(SessionEnded(session.view(), session.reason))
         for desk in self._members(session):
             desk.parted()
+            if session.reason in _DOUBTFUL:
+                desk.line.probe()
         # Whoever has come in the place of a member may be waiting for this end.
         for id in (session.terms.master, session.terms.onsite):
             if (successor := self._registered.get(id)) is not None:

@@ -48,6 +48,10 @@ class _Line:
     def __init__(self, address: str) -> None:
         self.address = address
         self.closed: str | None = None
+        self.probes = 0
+
+    def probe(self) -> None:
+        self.probes += 1
 
     def disconnect(self, reason: str) -> None:
         self.closed = reason

@@ -375,6 +375,16 @@ class RegistryTests(RegistryCase):
         self.ask(master, requests.DropTunnel())
         self.assert_nothing_held()
 
+    def test_doubt(self) -> None:
+        """An onsite is asked whether it is there when it is selected, and both devices when a tunnel has broken."""
+        onsite, master = self.pair()
+        self.assertEqual((onsite.line.probes, master.line.probes), (1, 0))
+        self.ask(master, requests.EndSession(EndReason.OPERATOR))
+        self.assertEqual((onsite.line.probes, master.line.probes), (1, 0))
+        self.ask(master, requests.Connect("on1"))
+        self.ask(onsite, requests.EndSession(EndReason.TUNNEL_LOST))
+        self.assertEqual((onsite.line.probes, master.line.probes), (3, 1))
+
     def test_end_of_a_former_session(self) -> None:
         """Who ends a session by its id ends no later one, for which it has been selected meanwhile."""
         onsite, master = self.pair()

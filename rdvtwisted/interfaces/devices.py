@@ -73,6 +73,9 @@ class ILine(Interface):
     address = Attribute("Host and port from which the device came, as text.")
     door = Attribute("C{'ssh'} or C{'tls'}.")
 
+    def probe():
+        """It is to be doubted that the device is still there: ask it now, and close the connection if it is not."""
+
     def disconnect(reason):
         """Close the connection; C{reason} (text) is told to the device."""
 

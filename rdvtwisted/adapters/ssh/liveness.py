@@ -39,6 +39,24 @@ class Liveness:
         self._last = self._clock.seconds()
         self._probed_at = None
 
+    @property
+    def quiet(self) -> float:
+        """Seconds since the last sign of life."""
+        return self._clock.seconds() - self._last
+
+    def ask(self, answer: float) -> None:
+        """Ask for a sign of life now, and give the peer up if none comes in so many seconds; or sooner, as agreed."""
+        call = self._call
+        if call is None:
+            return
+        now = self._clock.seconds()
+        if self._probed_at is not None and call.getTime() <= now + answer:
+            return
+        call.cancel()
+        self._probed_at = now
+        self._call = self._clock.callLater(answer, self._look)
+        self._probe()
+
     def stop(self) -> None:
         """The connection is over."""
         call, self._call = self._call, None
@@ -50,9 +68,8 @@ class Liveness:
             self._call = None
             self._silent()
             return
-        quiet = self._clock.seconds() - self._last
-        if quiet < self._idle:
-            self._call = self._clock.callLater(self._idle - quiet, self._look)
+        if self.quiet < self._idle:
+            self._call = self._clock.callLater(self._idle - self.quiet, self._look)
             return
         self._probed_at = self._clock.seconds()
         self._call = self._clock.callLater(self._answer, self._look)

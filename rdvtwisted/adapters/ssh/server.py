@@ -36,6 +36,8 @@ from rdvtwisted.vestibule import Vestibule
 
 #: Seconds after which a device's desk hears again that it is alive.
 HEARD_SECONDS = 1.0
+#: Seconds that a device has to answer when there is reason to doubt that it is still there.
+DOUBT_SECONDS = 8.0
 #: Characters of an account's name that are logged.
 LONGEST_ACCOUNT = 64
 
@@ -166,6 +168,7 @@ class ServerTransport(SecureTransport, conch.SSHServerTransport):
         self.desk = desk
         allowance = Allowance(settings.requests_burst, settings.requests_per_second)
         self.setService(ServerConnection(desk, self.server.open_shell, allowance))
+        self._probe()
 
     # Liveness
 
@@ -190,11 +193,18 @@ class ServerTransport(SecureTransport, conch.SSHServerTransport):
         self.service.ask(b"keepalive@openssh.com", answered)
 
     def _silent(self) -> None:
-        seconds = self.settings.keepalive_idle + self.settings.keepalive_answer
-        self.sendDisconnect(conch.DISCONNECT_CONNECTION_LOST, f"nothing was heard of it for {seconds:g} s")
+        assert self._liveness is not None
+        self.sendDisconnect(
+            conch.DISCONNECT_CONNECTION_LOST, f"nothing was heard of it for {self._liveness.quiet:.0f} s"
+        )
         self.transport.abortConnection()
 
     # ILine
+
+    def probe(self) -> None:
+        """Ask for a sign of life now; the connection ends if there is none in L{DOUBT_SECONDS}."""
+        if self._liveness is not None:
+            self._liveness.ask(DOUBT_SECONDS)
 
     def disconnect(self, reason: str) -> None:
         """Close the connection; C{reason} is told to the device."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from twisted.conch.ssh.connection import MSG_GLOBAL_REQUEST
 from twisted.conch.ssh.userauth import (
     MSG_USERAUTH_FAILURE,
     MSG_USERAUTH_PK_OK,
@@ -79,11 +80,11 @@ class AuthenticationTests(AuthenticationTestCase):
         self.assertEqual(self.ask(client, self.request(client, STRANGER)), [FAILURE])
 
     def test_signature(self) -> None:
-        """With a signature by the account's key the client is in."""
+        """With a signature by the account's key the client is in, and is asked at once whether it is there."""
         for key, algorithm in [(ED25519, ""), (ECDSA, ""), (RSA, "rsa-sha2-256"), (RSA, "rsa-sha2-512")]:
             client = self.puppet()
-            (answer,) = self.ask(client, self.request(client, key, algorithm=algorithm, signed_by=key))
-            self.assertEqual(answer[0], MSG_USERAUTH_SUCCESS)
+            answers = self.ask(client, self.request(client, key, algorithm=algorithm, signed_by=key))
+            self.assertEqual([number for number, _ in answers], [MSG_USERAUTH_SUCCESS, MSG_GLOBAL_REQUEST])
         self.assertEqual(len(self.reception.desks), 4)
         self.assertEqual(self.server_end.packet_limit, LARGEST_PACKET)
 

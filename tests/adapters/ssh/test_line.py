@@ -22,7 +22,8 @@ class LivenessTests(World):
     def test_idle(self) -> None:
         """On an idle connection the server learns the round trip, and that the device lives; nobody is dropped."""
         link = self.log_in()
-        passed = self.until(lambda: bool(self.desk.round_trips) or link.round_trip is not None)
+        self.assertEqual(self.until(lambda: bool(self.desk.round_trips)), 0, "it is measured at once")
+        passed = self.until(lambda: len(self.desk.round_trips) == 2 or link.round_trip is not None)
         self.assertEqual(passed, 45)
         self.until(lambda: len(self.desk.round_trips) >= 3 and self.desk.heard_count >= 3)
         self.assertFalse(self.server_end.closing)
@@ -57,6 +58,24 @@ class LivenessTests(World):
         self.assertEqual(passed, 60)
         self.assertEqual(self.desk.left, ["nothing was heard of it for 60 s"])
         self.assertTrue(self.server_end.transport.aborted)
+
+    def test_doubted(self) -> None:
+        """A device that is asked because there is a doubt stays if it answers; if not, it is noticed in 8 s."""
+        self.log_in()
+        self.until(lambda: bool(self.desk.round_trips))
+        for _ in range(3):
+            self.desk.line.probe()
+        self.until(lambda: len(self.desk.round_trips) == 2)
+        self.clock.advance(30)
+        self.assertFalse(self.server_end.closing)
+        self.client_end.dataReceived = lambda data: None  # type: ignore[method-assign]
+        self.client_end.transport.writeSequence = lambda data: None
+        self.desk.line.probe()
+        self.clock.advance(5)
+        self.desk.line.probe()
+        passed = self.until(lambda: bool(self.desk.left))
+        self.assertEqual((passed, self.desk.left), (3, ["nothing was heard of it for 38 s"]))
+        self.desk.line.probe()
 
     def test_server_gone(self) -> None:
         """So is a server, by the device."""
