@@ -61,7 +61,7 @@ async def run(
         await program.end()
         raise HookFailed(f"{path} was killed: it had not ended after {seconds:g} s") from None
     except CancelledError:
-        program.end()
+        await program.end()
         raise
     finally:
         for line in program.output():

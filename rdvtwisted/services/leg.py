@@ -113,6 +113,7 @@ class Leg:
     _configured: bool = field(default=False, init=False)
     #: The hook C{pre-up} has let the session begin, after which the others are run.
     _begun: bool = field(default=False, init=False)
+    _after: Deferred[None] | None = field(default=None, init=False)
 
     async def run(
         self,
@@ -164,6 +165,8 @@ class Leg:
         """Tell the server why, and take everything away, whatever of it is there."""
         # The server is told first, so that the other device learns the reason and not just the loss.
         await self.link.end_session(reason, self.session)
+        if self._after is not None:
+            self._after.cancel()
         await self._notify("pre-down", reason)
         # What broke the tunnel has been told by now, and what breaks while it is closed is no news.
         self.tunnel.closed.addErrback(lambda _: None)
@@ -195,8 +198,9 @@ class Leg:
             return Ending(reason_of(error), error)
         up(report)
         if self.hooks is not None:
-            # Packets flow already, so nobody waits for it; a later hook does.
-            Deferred.fromCoroutine(self.hooks.notify("post-up", self.facts))
+            # Packets flow already, so nobody waits for it; it is ended with the session.
+            self._after = Deferred.fromCoroutine(self.hooks.notify("post-up", self.facts))
+            self._after.addErrback(_not_cancelled)
         deadline.begin()
         try:
             await deadline.reached
@@ -262,6 +266,10 @@ def reason_of(error: RDVError) -> EndReason:
     if isinstance(error, HookFailed):
         return EndReason.HOOK_REFUSED
     return EndReason.TUNNEL_FAILED
+
+
+def _not_cancelled(failure: Failure) -> None:
+    failure.trap(CancelledError)
 
 
 def _as_ending(failure: Failure) -> Ending:

@@ -137,6 +137,30 @@ class ConsentTests(SiteCase):
         self.assertEqual(master.wait(1 + END_SECONDS), 0)
         self.require_over("consent-withdrawn")
 
+    def test_program(self) -> None:
+        """A program answers for the site, such as one that waits for a button; one that says no refuses."""
+        button = self.state / "button"
+        program = self.state / "ask"
+        program.write_text(
+            f'#!/bin/sh\nuntil [ -e {button} ]; do sleep 0.1; done\ntest "$(cat {button})" = $RDV_MASTER\n'
+        )
+        program.chmod(0o755)
+        self.addCleanup(program.unlink)
+        self.addCleanup(button.unlink, missing_ok=True)
+        self.begin("--consent-program", str(program))
+        master = self.ask()
+        self.assert_untouched()
+        button.write_text(f"{MASTER}\n")
+        self.deployment.wait_session()
+        self.assertEqual(self.status()["basis"], "program")
+        self.assertTrue(self.reaches())
+        self.assertEqual(self.deployment.end_session(), 0)
+        button.write_text("nobody\n")
+        eventually(self.scene.free, BACK_SECONDS, "the onsite to be free")
+        master = self.open()
+        self.assertEqual(master.wait(SESSION_SECONDS), 4)
+        self.assertIn("the site has refused its consent", master.output())
+
     def test_gone(self) -> None:
         """A master that gives up while it waits is asked about no longer."""
         self.begin("--consent", "ask")

@@ -219,6 +219,17 @@ class HookTests(OnsiteCase):
         self.done()
         self.assertEqual(self.requests[-1], WaitForMaster(60.0))
 
+    def test_slow(self) -> None:
+        """A C{post-up} that takes its time does not hold up the end of the session."""
+        self.done()
+        self.bring_up()
+        self.end_session(EndReason.OPERATOR)
+        self.assertEqual(self.ran, ["pre-up", "post-up", "pre-down"])
+        self.assertTrue(self.equipment.programs.started[1].asked)
+        self.done()
+        self.done()
+        self.assertEqual(self.network.applied, {})
+
     def test_refuses(self) -> None:
         """A C{pre-up} that fails, or hangs, refuses the session with one line; no other hook is run."""
         self.done("ended with status 3")
