@@ -15,7 +15,16 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
 from rdvtwisted.audit import Deed
-from rdvtwisted.events import DeviceArrived, DeviceLeft, EntryRefused, Event, SessionEnded, SessionOpened, SessionUp
+from rdvtwisted.events import (
+    DeviceArrived,
+    DeviceLeft,
+    EntryRefused,
+    Event,
+    SessionEnded,
+    SessionOpened,
+    SessionRefused,
+    SessionUp,
+)
 from rdvtwisted.interfaces import IAuditTrail, IEventSink
 from rdvtwisted.origin import origin
 from rdvtwisted.values import SessionView
@@ -118,6 +127,23 @@ class Chronicle:
             self._session("session-opened", view, f"device:{view.master}", self._whence.get(view.master))
         )
 
+    def _denied(self, event: SessionRefused) -> None:
+        whence = self._whence.get(event.master) or _Whence(event.address, "", "")
+        deed = self._deed(
+            "session-refused",
+            f"device:{event.master}",
+            event.onsite,
+            evolve(whence, address=event.address),
+            master=event.master,
+            reason=event.reason,
+        )
+        if self._allowed(("session-refused", event.master), SESSIONS):
+            self._trail.record(deed)
+        else:
+            self._count(
+                "session-refused", event.master, "", self._deed("more", "server", "", None, master=event.master)
+            )
+
     def _up(self, event: SessionUp) -> None:
         if event.session.id in self._open:
             waited = self._clock.seconds() - event.session.selected_at
@@ -207,6 +233,7 @@ _RECORDED: dict[type, Callable[[Chronicle, Any], None]] = {
     DeviceLeft: Chronicle._left,
     EntryRefused: Chronicle._refused,
     SessionOpened: Chronicle._opened,
+    SessionRefused: Chronicle._denied,
     SessionUp: Chronicle._up,
     SessionEnded: Chronicle._ended,
 }

@@ -200,13 +200,18 @@ class Desk:
 
     def _connect(self, request: requests.Connect) -> Deferred[None]:
         self._register()
-        self._registry.make_room(self, request.onsite)
+        try:
+            self._registry.make_room(self, request.onsite)
+        except RDVError as error:
+            self._registry.session_refused(self, request.onsite, error)
+            raise
 
         def answer(over: bool) -> object | None:
             if self._registry.has_room(self, request.onsite):
                 try:
                     self._registry.open(self, request.onsite)
                 except RDVError as error:
+                    self._registry.session_refused(self, request.onsite, error)
                     return error
                 return True
             return RequestRefused("SessionIsClosing: the former session does not end") if over else None

@@ -41,6 +41,16 @@ class SessionOpened:
 
 
 @frozen
+class SessionRefused:
+    """A master was refused a session: the onsite is not for it, not here or busy, or cannot be joined with it."""
+
+    master: str
+    onsite: str
+    address: str
+    reason: str
+
+
+@frozen
 class SessionUp:
     """Both tunnels of a session are joined."""
 
@@ -65,4 +75,4 @@ class EntryRefused:
     reason: str
 
 
-Event = Union[DeviceArrived, DeviceLeft, SessionOpened, SessionUp, SessionEnded, EntryRefused]
+Event = Union[DeviceArrived, DeviceLeft, SessionOpened, SessionRefused, SessionUp, SessionEnded, EntryRefused]

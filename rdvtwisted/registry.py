@@ -15,7 +15,15 @@ from rdvtwisted.device import Desk
 from rdvtwisted.ends import End, Ends, LoneTunnel
 from rdvtwisted.entitlement import Entitlements
 from rdvtwisted.errors import OnsiteBusy, OnsiteNotRegistered, RDVError, RequestRefused, VtunNotChosen
-from rdvtwisted.events import DeviceArrived, DeviceLeft, EntryRefused, SessionEnded, SessionOpened, SessionUp
+from rdvtwisted.events import (
+    DeviceArrived,
+    DeviceLeft,
+    EntryRefused,
+    SessionEnded,
+    SessionOpened,
+    SessionRefused,
+    SessionUp,
+)
 from rdvtwisted.interfaces import IEventSink, IInventory, ILine, IReception, IRelay
 from rdvtwisted.junction import GlueJunction, RelayJunction
 from rdvtwisted.leases import LeasePool
@@ -32,6 +40,8 @@ from rdvtwisted.values import (
     TunnelParameters,
 )
 
+#: What a device is told whose connection is closed for a newer one of the same device.
+SUPERSEDED = "a newer connection of this device has taken its place"
 #: Ends of sessions after which a device may be gone, and its connection as well, without a word.
 _DOUBTFUL = (EndReason.TUNNEL_LOST, EndReason.TUNNEL_FAILED, EndReason.BUILD_TIMEOUT)
 
@@ -90,6 +100,10 @@ class Registry:
         """Take note of somebody who was refused."""
         self.events.emit(EntryRefused(door, address, account, reason))
 
+    def session_refused(self, master: Desk, onsite: str, error: RDVError) -> None:
+        """Take note of a session that a master may not have, or cannot."""
+        self.events.emit(SessionRefused(master.device.id, onsite, master.line.address, str(error)))
+
     # For desks
 
     def register(self, desk: Desk) -> None:
@@ -98,7 +112,7 @@ class Registry:
         if older is desk:
             return
         if older is not None:
-            self._dismiss(older, "a newer connection of this device has taken its place")
+            self._dismiss(older, SUPERSEDED)
         self._registered[desk.device.id] = desk
         desk.registered_at = self.clock.seconds()
         device, line = desk.device, desk.line

@@ -21,7 +21,16 @@ from rdvtwisted.chronicle import (
     STRANGERS_PER_ADDRESS,
     Chronicle,
 )
-from rdvtwisted.events import DeviceArrived, DeviceLeft, EntryRefused, Event, SessionEnded, SessionOpened, SessionUp
+from rdvtwisted.events import (
+    DeviceArrived,
+    DeviceLeft,
+    EntryRefused,
+    Event,
+    SessionEnded,
+    SessionOpened,
+    SessionRefused,
+    SessionUp,
+)
 from rdvtwisted.interfaces import IEventSink
 from rdvtwisted.testing.audit import MemoryTrail
 from rdvtwisted.values import EndReason, Mode, Role, SessionState, SessionView
@@ -127,6 +136,19 @@ class ChronicleTests(SynchronousTestCase):
                     "reason": "unknown account",
                 }
             ],
+        )
+
+    def test_session_refused(self) -> None:
+        """A master that is refused an onsite is in it, with the reason; one that insists is counted."""
+        refused = SessionRefused("rpi1101", "rpi1100", "198.51.100.6:4712", "OnsiteDeviceIsNotRegistered: not online")
+        self.chronicle.emit(refused)
+        (facts,) = self.facts()
+        self.assertEqual((facts["action"], facts["actor"]), ("session-refused", "device:rpi1101"))
+        self.assertEqual((facts["device"], facts["master"]), ("rpi1100", "rpi1101"))
+        self.assertEqual((facts["address"], facts["reason"]), (refused.address, refused.reason))
+        own, more = self.sum_up(lambda _: refused, 1000)
+        self.assertEqual(
+            (len(own) + 1, more[0]["count"], more[0]["master"]), (SESSIONS + 1, 1001 - SESSIONS, "rpi1101")
         )
 
     def sum_up(self, flood: Callable[[int], Event], count: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

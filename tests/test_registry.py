@@ -23,7 +23,7 @@ from rdvtwisted.errors import (
     VtunNotChosen,
     VtunNotStarted,
 )
-from rdvtwisted.events import SessionEnded, SessionOpened
+from rdvtwisted.events import SessionEnded, SessionOpened, SessionRefused
 from rdvtwisted.interfaces import IDesk, IReception, ITicketOffice
 from rdvtwisted.requests import Readiness
 from rdvtwisted.session import ISessionWorld
@@ -236,6 +236,9 @@ class RegistryTests(RegistryCase):
         onsite, master = self.pair()
         self.bring_up(onsite, master)
         self.refused(self.arrive("ma2"), requests.Connect("on1"), OnsiteBusy)
+        event = self.events.all[-1]
+        self.assertIsInstance(event, SessionRefused)
+        self.assertEqual((event.master, event.onsite), ("ma2", "on1"))
         self.assertIs(self.registry.views()[0].state, SessionState.UP)
 
     def test_same_pair_again(self) -> None:

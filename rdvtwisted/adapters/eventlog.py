@@ -16,6 +16,7 @@ from rdvtwisted.events import (
     Event,
     SessionEnded,
     SessionOpened,
+    SessionRefused,
     SessionUp,
 )
 from rdvtwisted.interfaces import IEventSink
@@ -23,7 +24,8 @@ from rdvtwisted.interfaces import IEventSink
 #: Characters of one text in a log line: what a peer says must not fill the disk.
 LONGEST_TEXT = 200
 
-#: Refusals at one door that get a line of their own in an interval of so many seconds; the others are counted.
+#: Refusals at one door, or of sessions, that get a line of their own in an interval of so many seconds; the others
+#: are counted.
 MOST_REFUSALS = 20
 INTERVAL_SECONDS = 60.0
 
@@ -31,6 +33,7 @@ _FORMATS: dict[type, str] = {
     DeviceArrived: "{device} ({role}) arrived from {address} through {door} with key {fingerprint}",
     DeviceLeft: "{device} ({role}) left: {reason}",
     SessionOpened: "session {session.id} opened: {session.master} selected {session.onsite}, mode {session.mode}",
+    SessionRefused: "session refused to {master} from {address}, with {onsite}: {reason}",
     SessionUp: (
         "session {session.id} is up: {session.master} to {session.onsite},"
         " mode {session.mode}, tunnel {session.backend}, join {session.join}"
@@ -70,20 +73,21 @@ class EventLog:
 
     def emit(self, event: Event) -> None:
         """Take note of C{event}; see L{IEventSink}."""
-        if type(event) is EntryRefused and not self._is_worth(event):
+        if isinstance(event, (EntryRefused, SessionRefused)) and not self._is_worth(event):
             return
         values = {each.name: _shown(getattr(event, each.name)) for each in fields(type(event))}
         self._log.info(_FORMATS[type(event)], **values)
 
-    def _is_worth(self, event: EntryRefused) -> bool:
+    def _is_worth(self, event: EntryRefused | SessionRefused) -> bool:
         """Whether a refusal gets a line."""
         now = self._seconds()
-        refusals = self._refusals.setdefault(event.door, _Refusals(now))
+        where = event.door if isinstance(event, EntryRefused) else "sessions"
+        refusals = self._refusals.setdefault(where, _Refusals(now))
         if now - refusals.since >= INTERVAL_SECONDS:
             more = refusals.count - MOST_REFUSALS
             if more > 0:
-                self._log.info("refused at {door}: {more} more", door=event.door, more=more)
-            self._refusals[event.door] = refusals = _Refusals(now)
+                self._log.info("refused at {door}: {more} more", door=where, more=more)
+            self._refusals[where] = refusals = _Refusals(now)
         refusals.count += 1
         return refusals.count <= MOST_REFUSALS
 
