@@ -14,6 +14,7 @@ from rdvtwisted.errors import InvalidValue
 from rdvtwisted.services.assembly import inform, make_master
 from rdvtwisted.services.master import MasterService, MasterSettings
 from rdvtwisted.services.process import exit_with_status_of, run_in_foreground
+from rdvtwisted.services.resumption import RESUME_SECONDS
 from rdvtwisted.values import Mode, Role, device_id
 from tap.device import DeviceOptions, seconds
 from tap.logbook import Logged, observer
@@ -39,6 +40,7 @@ class Options(DeviceOptions):
     )
     optFlags = [
         ["list-onsite", "l", "Print the online onsite devices."],
+        ["no-resume", None, "End when the session is lost, instead of trying to have it again for two minutes."],
         ["no-dhcp", None, "In mode L2, let the LAN give the PC no addresses (DHCP, IPv6 autoconfiguration)."],
     ]
     optParameters: list[list[Any]] = [
@@ -82,6 +84,7 @@ def _master(options: Options, *, terminal: bool) -> MasterService:
             dhcp=not options["no-dhcp"],
             session_seconds=options["session-time"],
             wait_seconds=options["wait"],
+            resume_seconds=0.0 if options["no-resume"] else RESUME_SECONDS,
             backends=None if options["backend"] is None else (options["backend"],),
         ),
         report=options["report"] and Path(options["report"]).absolute(),

@@ -26,8 +26,10 @@ from rdvtwisted.requests import Connect, GetRemoteSite, GetSession, Publish, Wai
 from rdvtwisted.scope import ALL
 from rdvtwisted.services.console import Console, carriage, carried, duration, established, flow
 from rdvtwisted.services.equipment import Equipment
+from rdvtwisted.services.footing import rest
 from rdvtwisted.services.leg import WATCH_SECONDS, Ending, Leg
 from rdvtwisted.services.link import Link
+from rdvtwisted.services.resumption import Resumption
 from rdvtwisted.services.terminal import ssh_connection
 from rdvtwisted.session import CONSENT
 from rdvtwisted.shell.questions import GetRemoteLan, ListOnsiteIds
@@ -65,6 +67,7 @@ class MasterSettings:
     @ivar dhcp: in mode L2, the customer's LAN may give the PC its addresses.
     @ivar session_seconds: hard end of the session; C{None} for none.
     @ivar wait_seconds: how long to wait for an absent onsite; C{None} for ever.
+    @ivar resume_seconds: for how long to seek a session again that was up and is lost; 0 for not at all.
     """
 
     onsite: str | None = None
@@ -74,6 +77,7 @@ class MasterSettings:
     dhcp: bool = True
     session_seconds: float | None = None
     wait_seconds: float | None = None
+    resume_seconds: float = 0.0
     backends: tuple[str, ...] | None = None
     report: Path | None = None
 
@@ -100,6 +104,10 @@ class MasterService(Service):
     terminal: str | None = field(factory=ssh_connection, kw_only=True)
     exit_status: int = field(default=0, init=False)
     _work: Deferred[None] | None = field(default=None, init=False)
+    _resumption: Resumption = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._resumption = Resumption(self.equipment.reactor, self.settings.resume_seconds)
 
     def startService(self) -> None:
         """Begin at once."""
@@ -116,7 +124,9 @@ class MasterService(Service):
 
     async def _serve(self) -> None:
         try:
-            await self._open()
+            await self._sweep()
+            while (error := await self._try()) is not None:
+                await self._await_next_try(error)
         except CancelledError:
             self.console.say("Stopped by the operator")
         except RDVError as error:
@@ -132,16 +142,39 @@ class MasterService(Service):
         self.console.complain(complaint)
         self.console.record("failed", error=complaint, exit_status=exit_status)
 
-    async def _open(self) -> None:
-        settings, equipment = self.settings, self.equipment
-        if settings.onsite is not None:
+    async def _sweep(self) -> None:
+        equipment = self.equipment
+        if self.settings.onsite is not None:
             for line in await equipment.network.sweep(equipment.owner):
                 self.console.say(f"Removed what an earlier run left behind: {line}")
+
+    async def _try(self) -> RDVError | None:
+        """Have the session until it is over; the error by which it was lost, if there is one."""
+        try:
+            await self._open()
+        except RDVError as error:
+            return error
+        return None
+
+    async def _await_next_try(self, error: RDVError) -> None:
+        """Wait for a while, if a session that was lost by this error is worth another try; else raise the error."""
+        news = self._resumption.loss is None
+        seconds = self._resumption.wait(error)
+        if seconds is None:
+            raise self._resumption.verdict(error)
+        if news:
+            self.console.record("lost", error=str(error))
+            limit = duration(self._resumption.seconds)
+            self.console.say(f"{error}. Trying to have the session again, for {limit} at most; Ctrl-C gives it up")
+        await rest(self.equipment.network, self.equipment.reactor, seconds)
+
+    async def _open(self) -> None:
+        settings = self.settings
         link = await self.connect()
         try:
             if await link.role() is not Role.MASTER:
                 raise RoleMismatch("Tundev shell returns a role that does not match this script (master)")
-            if settings.list_onsite:
+            if settings.list_onsite and self._resumption.loss is None:
                 await self._list(link)
             if settings.onsite is not None:
                 await self._select(link, settings.onsite)
@@ -180,6 +213,7 @@ class MasterService(Service):
         def up(parameters: TunnelParameters, working: Leg, report: TunnelReport) -> None:
             nonlocal leg, up_at
             leg, up_at = working, reactor.seconds()
+            self._resumption.up()
             self.console.record("up", session_s=round(up_at - selected, 3), **established(parameters, report))
             self._introduce(onsite, remote, carriage(parameters, report))
             self._tell_limits(working)
@@ -195,7 +229,7 @@ class MasterService(Service):
             ending = await equipment.attend(
                 link,
                 extremity,
-                settings.session_seconds,
+                self._resumption.left(settings.session_seconds),
                 up,
                 peer=onsite,
                 dhcp=settings.dhcp,
@@ -244,6 +278,8 @@ class MasterService(Service):
     async def _wait_for(self, link: Link, onsite: str) -> None:
         """Return when the onsite is online and this master may use it."""
         reactor, patience = self.equipment.reactor, self.settings.wait_seconds
+        if self._resumption.loss is not None:
+            patience = self._resumption.patience
         began, warned = reactor.seconds(), False
         while onsite not in await link.ask(ListOnsiteIds()):
             if patience is not None and reactor.seconds() - began >= patience:
@@ -279,6 +315,7 @@ class MasterService(Service):
 
     def _conclude(self, onsite: str, ending: Ending, lost: RDVError | None, leg: Leg | None, seconds: float) -> None:
         """Tell how it ended; an end that nobody wanted is the command's failure."""
+        self._resumption.over(ending.reason)
         report = None if leg is None else leg.tunnel.report()
         self.console.record("ended", reason=ending.reason.value, **({} if report is None else carried(report)))
         if report is None and ending.reason is EndReason.OPERATOR:

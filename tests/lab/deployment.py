@@ -154,12 +154,19 @@ class Deployment:
         site: int = 1,
         options: Sequence[str] = (),
         engineer: int = 1,
+        resume: bool = False,
     ) -> LabProcess:
-        """Start a session from an engineer's master to the onsite device of a site; does not wait for it."""
+        """
+        Start a session from an engineer's master to the onsite device of a site; does not wait for it.
+
+        @param resume: the session is to be had again when it is lost, instead of the master's end.
+        """
         id = master_id(engineer)
         choice = ["--backend", backend] if backend is not None else []
         where = ["--onsite", onsite_id(site), "--tunnel-mode", mode, "--extremity", EXTREMITY]
         self.forget(id)
+        if not resume:
+            options = (*options, "--no-resume")
         host = f"master{site_suffix(engineer)}"
         process = self.twistd(host, "master-dev", *self.options(id), *where, *choice, *options)
         self.masters[engineer] = process

@@ -66,14 +66,14 @@ def _end_master(number: signal.Signals, play: Play) -> None:
 def _end_onsite(number: signal.Signals, play: Play) -> None:
     play.end("onsite", number)
     if play.phase in (TRAFFIC, CLOSING):
-        play.is_over()
+        play.is_lost()
     play.restart("onsite")
 
 
 def _end_server(number: signal.Signals, play: Play) -> None:
     play.end("server", number)
     if play.phase in (TRAFFIC, CLOSING):
-        play.is_over()
+        play.is_lost()
     if play.rng.random() < 0.5:
         play.pause(*AWAY_SECONDS)
     play.restart("server")
@@ -139,7 +139,7 @@ def _move(host: str, play: Play) -> None:
 
     change(str(own), other)
     try:
-        play.is_over()
+        play.is_lost()
     finally:
         change(other, str(own))
     play.lifted()
@@ -241,7 +241,7 @@ def _kill_gluer(play: Play) -> None:
 def _kill_program(name: str, word: str, play: Play) -> None:
     """A stock program ends that carries a device's tunnel: the session is over at once, for both."""
     play.kill(play.programs(name, word))
-    play.is_over()
+    play.is_lost()
 
 
 def _each(kind: str, act: Callable[..., None], names: dict[str, tuple[str, ...]], weight: int = 2) -> list[Fault]:

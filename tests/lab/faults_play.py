@@ -130,7 +130,7 @@ class Play:
         """Have the master open a session."""
         deployment = self.stage.deployment
         if not self.terminal:
-            return deployment.start_master(self.mode, self.backend)
+            return deployment.start_master(self.mode, self.backend, resume=True)
         return deployment.start_in_terminal(*self.wish)
 
     @property
@@ -280,6 +280,18 @@ class Play:
             self._recover()
             self._end_master()
 
+    def is_lost(self) -> None:
+        """The master has noticed that its session is over; it ends, or seeks the session again by itself."""
+
+        def noticed() -> bool:
+            return self.master.poll() is not None or "ended" in self._events()
+
+        if self._master is not None:
+            until(noticed, END_SECONDS, "the master to notice that its session is over")
+
+    def _events(self) -> list[object]:
+        return [record["event"] for record in self.stage.deployment.records(MASTER)]
+
     def is_over(self, *statuses: int) -> None:
         """The master ends by itself."""
         if self._master is not None:
@@ -289,9 +301,10 @@ class Play:
     def settle(self) -> None:
         """The session is over by itself, or works and ends when it is told to; then all is as before, in time."""
         if self._master is not None and self._master.poll() is None:
+            limit = BACK_SECONDS if "ended" in self._events() else SESSION_SECONDS
             until(
                 lambda: self.master.poll() is not None or self._through(),
-                SESSION_SECONDS,
+                max(END_SECONDS, self._mark + limit - time.monotonic()),
                 "the master to end, or its session to work",
             )
             if self._master.poll() is None:
@@ -314,8 +327,9 @@ class Play:
 
     def _through(self) -> bool:
         """Whether the session is up and used."""
-        up = any(record["event"] == "up" for record in self.stage.deployment.records(MASTER))
-        return up and self.stage.reaches()
+        # The last time that it was up, it has not ended since.
+        states = [event for event in self._events() if event in ("up", "ended")]
+        return states[-1:] == ["up"] and self.stage.reaches()
 
     def _require_through(self, seconds: float) -> None:
         def through() -> bool:

@@ -17,6 +17,7 @@ from rdvtwisted.scope import ALL, Scope
 from rdvtwisted.services.boundary import USUAL_FILE, LocalAccess
 from rdvtwisted.services.device import ConsentSettings, DeviceSettings, HookSettings
 from rdvtwisted.services.master import MasterSettings
+from rdvtwisted.services.resumption import RESUME_SECONDS
 from rdvtwisted.values import Mode, Role
 from tap import master_dev, onsite_dev, rdv_server
 from tap.refusal import refusing
@@ -56,6 +57,7 @@ ONSITE = {
 MASTER = {
     **DEVICE,
     "list-onsite": 0,
+    "no-resume": 0,
     "no-dhcp": 0,
     "onsite": "rpi2",
     "tunnel-mode": "L3",
@@ -288,14 +290,14 @@ class MasterOptionsTests(OptionsCase):
         """Each option of its own, in both forms."""
         expected = {
             **MASTER, "list-onsite": 1, "tunnel-mode": "L2", "extremity": "usb0", "backend": "tls", "wait": 30.0,
-            "session-time": 60.0, "no-dhcp": 1,
+            "session-time": 60.0, "no-dhcp": 1, "no-resume": 1,
         }  # fmt: skip
         for words in (
             (
                 "--list-onsite --onsite=rpi2 --tunnel-mode=L2 --extremity=usb0 --backend=tls --wait=30"
-                " --session-time=60 --no-dhcp"
+                " --session-time=60 --no-dhcp --no-resume"
             ),
-            "-l -o rpi2 -m L2 -e usb0 -b tls -w 30 -t 60 --no-dhcp",
+            "-l -o rpi2 -m L2 -e usb0 -b tls -w 30 -t 60 --no-dhcp --no-resume",
         ):
             self.assertEqual(dict(self.parse(*WHO, *words.split())), expected)
 
@@ -333,15 +335,15 @@ class MasterOptionsTests(OptionsCase):
         for words in (
             "-o rpi2",
             "-l",
-            "-l -o rpi2 -m L2 -e usb0 -b tls -w 0 -t 60 --report r --no-dhcp --hooks /h --hook-time 20",
+            "-l -o rpi2 -m L2 -e usb0 -b tls -w 0 -t 60 --report r --no-dhcp --no-resume --hooks /h --hook-time 20",
         ):
             master_dev._master(self.parse(*WHO, *words.split()), terminal=True)
         plain = {"report": None, "terminal": True, "hooks": HookSettings()}
         self.assertEqual(
             made,
             [
-                (MasterSettings(onsite="rpi2", session_seconds=86400.0), plain),
-                (MasterSettings(list_onsite=True, session_seconds=86400.0), plain),
+                (MasterSettings(onsite="rpi2", session_seconds=86400.0, resume_seconds=RESUME_SECONDS), plain),
+                (MasterSettings(list_onsite=True, session_seconds=86400.0, resume_seconds=RESUME_SECONDS), plain),
                 (
                     MasterSettings(
                         onsite="rpi2",
