@@ -231,8 +231,8 @@ class TenTests(CrowdCase):
         self.assertEqual({each["join"] for each in self.deployment.ask("sessions")}, {"glue"})
         self.apart()
         ends = [
-            IPv4Interface(str(self.deployment.records(id(number))[-1]["address"])).ip
-            for id in (master_id, onsite_id)
+            IPv4Interface(str(self.deployment.wait_record(processes[number], id(number), "up", 60)["address"])).ip
+            for processes, id in ((self.deployment.masters, master_id), (self.deployment.onsites, onsite_id))
             for number in self.numbers
         ]
         self.assertEqual(len(set(ends)), 2 * self.sessions)
