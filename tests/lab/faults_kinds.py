@@ -8,6 +8,7 @@ from functools import partial
 
 from attrs import frozen
 
+from rdvtwisted.services.footing import GRACE_SECONDS
 from tests.lab.deployment import END_SECONDS, EXTREMITY, MASTER, SESSION_SECONDS, master_id, onsite_id
 from tests.lab.faults_play import BUILDING, CLOSING, IDLE, OPENING, PHASES, TRAFFIC, Play, Stuck, until
 from tests.lab.scene import BACK_SECONDS
@@ -139,7 +140,7 @@ def _move(host: str, play: Play) -> None:
 
     change(str(own), other)
     try:
-        play.is_lost()
+        play.is_lost(2 * GRACE_SECONDS)
     finally:
         change(other, str(own))
     play.lifted()

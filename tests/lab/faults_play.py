@@ -280,14 +280,18 @@ class Play:
             self._recover()
             self._end_master()
 
-    def is_lost(self) -> None:
-        """The master has noticed that its session is over; it ends, or seeks the session again by itself."""
+    def is_lost(self, after: float = 0.0) -> None:
+        """
+        The master has noticed that its session is over, and left nothing; it ends, or seeks the session again.
+
+        @param after: seconds that it takes to notice.
+        """
 
         def noticed() -> bool:
             return self.master.poll() is not None or "ended" in self._events()
 
         if self._master is not None:
-            until(noticed, END_SECONDS, "the master to notice that its session is over")
+            until(noticed, after + END_SECONDS, "the master to notice that its session is over")
 
     def _events(self) -> list[object]:
         return [record["event"] for record in self.stage.deployment.records(MASTER)]
