@@ -91,11 +91,11 @@ class Scene:
             for change in self._before[host].changes(self.lab.snapshot(host))
         ]
 
-    def strangers(self) -> list[str]:
-        """Processes on these hosts that belong to none of the services."""
+    def strangers(self, *only: str) -> list[str]:
+        """Processes on these hosts, or on these only, that belong to none of the services."""
         known = [self.deployment.server, self.deployment.master, *self.deployment.onsites.values()]
         pids = {process.pid for process in known if process is not None}
-        hosts = {number for number, host in namespaces.inodes(self.lab.prefix).items() if host in LOOKED_AT}
+        hosts = {number for number, host in namespaces.inodes(self.lab.prefix).items() if host in (only or LOOKED_AT)}
         return [
             f"process {each.pid}: {each.command}"
             for each in self.lab.members()
@@ -111,7 +111,7 @@ class Scene:
         found: list[str] = []
 
         def none() -> bool:
-            found[:] = self.left(*hosts) + self.strangers()
+            found[:] = self.left(*hosts) + self.strangers(*hosts)
             return not found
 
         try:

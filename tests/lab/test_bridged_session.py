@@ -69,19 +69,18 @@ class BridgedSessionTests(SceneTestCase):
             onsite = self.deployment.onsites[1]
             onsite.send(signal.SIGKILL)
             self.assertEqual(onsite.wait(END_SECONDS), -signal.SIGKILL)
-            self.assertNotEqual(self.scene.left("onsite"), [], "nothing was left behind: this proves nothing")
             for address in (self.web, self.lab.addresses["server"]):
                 self.assertTrue(self.lab.pings("onsite", address))
             self.assertTrue(self.lab.pings("web", self.lab.addresses["onsite"]))
             self.assertIn(master.wait(END_SECONDS), (3, 4), master.output())
+            self.scene.require_clean()
             self.deployment.start_onsite()
             self.eventually(self.scene.free, BACK_SECONDS, f"{ONSITE} to be free")
-            self.scene.require_clean()
             with self.session(*BRIDGED):
                 self.assertTrue(self.reaches())
 
     def test_master_killed(self) -> None:
-        """A master that is killed in a session takes its extremity back at its next start."""
+        """A master that is killed in a session has its extremity back at once."""
         with self.guest():
             master = self.open(*BRIDGED)
             self.deployment.wait_session()
@@ -89,11 +88,8 @@ class BridgedSessionTests(SceneTestCase):
             master.send(signal.SIGKILL)
             self.assertEqual(master.wait(END_SECONDS), -signal.SIGKILL)
             self.eventually(self.scene.free, BACK_SECONDS, f"{ONSITE} to be free")
-            self.scene.require_clean("onsite", "server")
+            self.scene.require_clean()
             self.assertFalse(self.reaches())
-            self.assertFalse(self.lab.pings("pc", str(self.lab.address("master", "eth1"))))
-            with self.session():
-                self.assertIn("Removed what an earlier run left behind: ", self.deployment.master.output())
             # Once the PC asks anew for the address that did not answer before, which it does each second.
             gateway = str(self.lab.address("master", "eth1"))
             self.eventually(lambda: self.lab.pings("pc", gateway), BACK_SECONDS, f"{gateway} to answer")

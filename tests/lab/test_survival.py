@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from tests.lab.deployment import END_SECONDS, MASTER, SESSION_SECONDS, START_SECONDS, onsite_id
+from tests.lab.faults_judge import descendants, table
 from tests.lab.processes import LabProcess
 from tests.lab.scene import BACK_SECONDS, SceneTestCase
 from tests.lab.size import Size
@@ -93,6 +94,13 @@ class SurvivalTestCase(SceneTestCase):
         for process in processes:
             self.assertEqual(process.wait(END_SECONDS), -signal.SIGKILL)
 
+    def kill_with_keeper(self, process: LabProcess) -> None:
+        """End a program, and before that whoever would clean up after it."""
+        keepers = [each.pid for each in descendants(table(), process.pid) if "services.sweeping" in each.command]
+        self.assertEqual(len(keepers), 1)
+        os.kill(keepers[0], signal.SIGKILL)
+        self.kill(process)
+
     def require_free(self, what: str, within: float = BACK_SECONDS) -> None:
         """The onsite device is listed, without a session, in the time that it may take from now; that is noted."""
         began = time.monotonic()
@@ -135,10 +143,21 @@ class KilledTests(SurvivalTestCase):
         self.require_session()
 
     def test_master_with_traffic(self) -> None:
-        """The same when it is killed in a session that is in use; the onsite knows why its session ended."""
+        """
+        When it is killed in a session that is in use, the onsite knows why its session ended, and the master keeps
+        nothing either: it is cleaned up after.
+        """
         with self.traffic() as process:
             self.kill(process)
             self.assertIn(self.ended(ONSITE)["reason"], ("master-left", LOST))
+            self.scene.require_clean()
+        self.require_free("a session")
+        self.require_session()
+
+    def test_master_and_its_keeper(self) -> None:
+        """When nobody is there to clean up after a master that is killed, its next start does."""
+        with self.traffic() as process:
+            self.kill_with_keeper(process)
         self.require_free("a session")
         self.scene.require_clean("server", "onsite")
         self.assertNotEqual(self.scene.left("master"), [], "nothing was left behind: this proves nothing")
@@ -173,11 +192,24 @@ class KilledTests(SurvivalTestCase):
         self.require_session()
 
     def test_onsite_with_traffic(self) -> None:
-        """The same when it is killed in a session that is in use; the master knows why its session ended."""
+        """
+        When it is killed in a session that is in use, the master knows why its session ended, and nothing is left at
+        the onsite, which has not been started again.
+        """
         with self.traffic() as process:
             self.kill(self.onsite)
             self.require_failed(process, 3, 4)
         self.assertIn(self.ended(MASTER)["reason"], ("onsite-left", LOST))
+        self.scene.require_clean()
+        self.deployment.start_onsite()
+        self.require_free("a session")
+        self.require_session()
+
+    def test_onsite_and_its_keeper(self) -> None:
+        """When nobody is there to clean up after an onsite that is killed, its next start does."""
+        with self.traffic() as process:
+            self.kill_with_keeper(self.onsite)
+            self.require_failed(process, 3, 4)
         self.assertNotEqual(self.scene.left("onsite"), [], "nothing was left behind: this proves nothing")
         self.deployment.start_onsite()
         self.require_free("a session")
