@@ -402,7 +402,11 @@ class NetworkTests(CommandCase):
         await self.until_said(child, b"Online. A master will reach 192.0.2.1/24 on lan0")
         # The key is told when it is made, and again with the one refusal.
         self.assertEqual(child.out.count(b"does not accept the key"), 1)
-        result = await self.command("rdv-master", *self.device(server, "rpi1"), "-l", before=here)
+        # It says so when it has published itself, and is listed once it waits for a master.
+        for _ in range(5):
+            result = await self.command("rdv-master", *self.device(server, "rpi1"), "-l", before=here)
+            if result.out != b"No onsite device currently available\n...done\n":
+                break
         self.assertEqual(result.out, b"Currently available onsite devices:\nrpi2\nTotal: 1\n...done\n")
         self.interrupt(child, signal.SIGTERM)
         result = await child.done

@@ -56,7 +56,7 @@ _ANSWER_PATIENCE = 30.0
 #: Seconds until a process that does not end with its socket is killed; it removes 50 sessions a second.
 _STOP_PATIENCE = 15.0
 #: Seconds from the end of its socket to its own.
-_REAP_PATIENCE = 1.0
+_REAP_PATIENCE = 3.0
 
 #: Descriptors that come with a session, and how one is told (cmsg(3)).
 _DEVICES = 2
