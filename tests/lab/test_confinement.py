@@ -75,7 +75,7 @@ class ConfinementTests(TrafficTestCase):
         """Have a session whose tunnels end at the server."""
         with self.session("--backend", "vtun") as record:
             self.assertEqual(record["join"], "glue")
-            self.assertTrue(self.reaches())
+            self.eventually(self.reaches, BACK_SECONDS, "the PC to reach the LAN")
 
     def test_no_capability(self) -> None:
         """While a session ends at it, no thread of the server holds a capability, or could ever get one again."""

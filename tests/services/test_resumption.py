@@ -20,6 +20,7 @@ from rdvtwisted.errors import (
 )
 from rdvtwisted.registry import SUPERSEDED
 from rdvtwisted.requests import Connect
+from rdvtwisted.services.link import Link
 from rdvtwisted.services.pace import Pace
 from rdvtwisted.services.resumption import FIRST_SECONDS, LONGEST_SECONDS, Resumption
 from rdvtwisted.shell.questions import ListOnsiteIds
@@ -212,7 +213,7 @@ class MasterTests(MasterCase):
 
     tries = 0
 
-    async def refuse(self) -> None:  # type: ignore[override]
+    async def refuse(self) -> Link:  # type: ignore[override]
         """There is no server."""
         self.tries += 1
         raise ConnectionLost("it could not be reached")
