@@ -19,7 +19,7 @@ from rdvtwisted.services.device import (
     DeviceSettings,
     HookSettings,
     default_state_directory,
-    server_address,
+    server_addresses,
 )
 from rdvtwisted.values import Role, device_id
 from tap.options import CommandOptions
@@ -85,7 +85,12 @@ class DeviceOptions(CommandOptions):
     ]
     optParameters: list[list[Any]] = [
         ["username", "u", None, "The device's account on the server, its id."],
-        ["rdv-server", "R", None, "HOST, HOST:PORT or [IPV6]:PORT of the server. [environment: RDV_SERVER_HOSTNAME]"],
+        [
+            "rdv-server",
+            "R",
+            None,
+            "HOST, HOST:PORT or [IPV6]:PORT of the server; or several, with commas. [environment: RDV_SERVER_HOSTNAME]",
+        ],
         [
             "session-time",
             "t",
@@ -142,7 +147,7 @@ class DeviceOptions(CommandOptions):
         try:
             device_id(self["username"])
             if self["rdv-server"] is not None:
-                server_address(self["rdv-server"])
+                server_addresses(self["rdv-server"])
         except InvalidValue as error:
             raise usage.UsageError(str(error)) from None
         if self["rdv-server"] is None and not self.only_informs:
@@ -155,7 +160,7 @@ class DeviceOptions(CommandOptions):
     def settings(self) -> DeviceSettings:
         """The settings that these options make."""
         state = Path(self["state-dir"] or default_state_directory(self.role.value, os.environ)).absolute()
-        host, port = server_address(self["rdv-server"] or "localhost")
+        (host, port), *others = server_addresses(self["rdv-server"] or "localhost")
 
         def place(option: str, name: str) -> Path:
             return Path(self[option]).absolute() if self[option] else state / name
@@ -173,5 +178,7 @@ class DeviceOptions(CommandOptions):
             authority=place("ca", "server-ca.pem"),
             strict_peers=bool(self["strict-peers"]),
             silence=self["silence"],
+            others=tuple(others),
+            port_named=port is not None,
             end_to_end=bool(self["end-to-end"]),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,13 @@ from rdvtwisted.services.device import (
     require_net_admin,
 )
 from rdvtwisted.services.equipment import Equipment
-from rdvtwisted.services.footing import stand_by
-from rdvtwisted.services.link import Link, open_link
+from rdvtwisted.services.ladder import Ladder
 from rdvtwisted.services.master import MasterService, MasterSettings
 from rdvtwisted.services.onsite import OnsiteService
 from rdvtwisted.services.pace import Pace
-from rdvtwisted.services.process import complain, global_reactor, say, stop
+from rdvtwisted.services.process import complain, global_reactor, replacing, say, stop
 from rdvtwisted.services.sweeping import PROGRAMS_NAME
+from rdvtwisted.services.ways import by_first, by_ladder, connect_with
 from rdvtwisted.values import Missing
 
 #: The program that clears away after this process.
@@ -172,15 +172,6 @@ def _lacking(missing: Iterable[Missing]) -> list[str]:
     return [f"{each.what} ({each.cure})" for each in missing]
 
 
-def _connector(equipment: Equipment) -> Callable[[], Awaitable[Link]]:
-    async def connect() -> Link:
-        link = await open_link(equipment.settings, equipment.identity, equipment.authority, equipment.reactor)
-        stand_by(link, equipment.network, equipment.reactor)
-        return link
-
-    return connect
-
-
 def make_onsite(
     settings: DeviceSettings,
     *,
@@ -214,11 +205,13 @@ def make_onsite(
     socket = ControlService(equipment.reactor, equipment.reactor, str(settings.state / SOCKET), partial(perform, asked))
     if asked.required:
         socket.check()
+    ladder = Ladder(settings.ways(), equipment.reactor, replacing(equipment.reactor))
     return OnsiteService(
         equipment=equipment,
         console=console,
         pace=Pace(random.random),
-        connect=_connector(equipment),
+        connect=by_ladder(connect_with(equipment), ladder),
+        ladder=ladder,
         interface=interface,
         session_seconds=session_seconds,
         consent=asked,
@@ -279,6 +272,6 @@ def make_master(
         equipment=equipment,
         console=console,
         settings=wanted,
-        connect=_connector(equipment),
+        connect=by_first(connect_with(equipment), settings.ways()),
         finished=lambda: stop(reactor),
     )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ipaddress import IPv6Address
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from rdvtwisted.adapters.hooks import HOOK_SECONDS, USUAL_DIRECTORY
 from rdvtwisted.consent import ASK_SECONDS, WINDOW_SECONDS
@@ -42,6 +42,15 @@ def server_address(text: str) -> tuple[str, int | None]:
     if port is not None and not 0 < port < 65536:
         raise InvalidValue("RDV server", text, "the port must be from 1 to 65535")
     return match["address"] or match["host"], port
+
+
+def server_addresses(text: str) -> tuple[tuple[str, int | None], ...]:
+    """
+    Several servers, with commas between them; each as L{server_address} has it.
+
+    @raise InvalidValue: one of them is none.
+    """
+    return tuple(map(server_address, text.split(",")))
 
 
 def _is_ipv6(text: str) -> bool:
@@ -83,6 +92,33 @@ class DeviceSettings:
     end_to_end: bool = False
     #: See L{SILENCE_SECONDS}.
     silence: float = SILENCE_SECONDS
+    #: Hosts and ports of further servers, in case that one is not to be had.
+    others: tuple[tuple[str, int | None], ...] = ()
+    #: The operator has named the port, so that there is no other door.
+    port_named: bool = False
+    #: The port by which the server's host keys are known, whatever door leads to it; C{None}: C{port}.
+    pinned_port: int | None = None
+
+    @property
+    def place(self) -> str:
+        """The server and its door, in words."""
+        host = f"[{self.host}]" if _is_ipv6(self.host) else self.host
+        return f"{'TLS' if self.tls else 'SSH'} to {host}:{self.port}"
+
+    def ways(self) -> tuple[DeviceSettings, ...]:
+        """These settings for each server and door there is: first all servers by the chosen door, then by the other."""
+        chosen = TLS_PORT if self.tls else SSH_PORT
+        servers = [evolve(self, others=(), pinned_port=self.port)]
+        for host, port in self.others:
+            authority = self.authority.with_name(f"{self.authority.stem}-{host}{self.authority.suffix}")
+            other = evolve(self, host=host, port=port or chosen, authority=authority, others=())
+            servers.append(evolve(other, port_named=port is not None, pinned_port=other.port))
+        doors = [
+            evolve(each, tls=not self.tls, port=SSH_PORT if self.tls else TLS_PORT)
+            for each in servers
+            if not each.port_named
+        ]
+        return (*servers, *doors)
 
 
 @frozen

@@ -79,10 +79,11 @@ class Equipment:
         @raise TunnelFailed: none of those will do.
         """
         names = tuple(wanted) or tuple(self.backends)
-        if not self.settings.tls or self.authority.der is None:
+        authority = link.authority or self.authority
+        if not (link.way or self.settings).tls or authority.der is None:
             return names
         try:
-            if await link.ask(GetCertificateAuthority()) == self.authority.der:
+            if await link.ask(GetCertificateAuthority()) == authority.der:
                 return names
         except RequestRefused:
             # An old server has no such command, as will show.
@@ -216,7 +217,8 @@ class Equipment:
 
         boundary = Boundary(self.access, parameters, link, self.reactor, plan)
         await boundary.learn()
-        port = self.settings.port if self.settings.tls else parameters.door_port
+        way, authority = link.way or self.settings, link.authority or self.authority
+        port = way.port if way.tls else parameters.door_port
         site = TunnelSite(
             device=self.settings.account,
             role=self.settings.role,
@@ -224,9 +226,9 @@ class Equipment:
             network=self.network,
             interface=interface,
             identity=self.identity,
-            door=HostnameEndpoint(self.reactor, self.settings.host, port),
-            door_address=(self.settings.host, port),
-            authority=self.authority.der or b"",
+            door=HostnameEndpoint(self.reactor, way.host, port),
+            door_address=(way.host, port),
+            authority=authority.der or b"",
             programs=self.programs,
             owner=f"{self.owner}.tunnel",
             link=link,
@@ -264,7 +266,7 @@ class Equipment:
 
     async def _learn_authority(self, link: Link, backend: ITunnelBackend) -> None:
         try:
-            self.authority.accept(await link.ask(GetCertificateAuthority()))
+            (link.authority or self.authority).accept(await link.ask(GetCertificateAuthority()))
         except ServerKeyChanged:
             # Through a stunnel in front of the server, its certificate is the pinned one; see L{offered}.
             if _by_door(backend):

@@ -59,6 +59,9 @@ class Link:
     Questions wait for their turn. The answer to a question that is cancelled
     is dropped; one that waits is interrupted first, unless the server is an
     old one, which Ctrl-C would end.
+
+    @ivar way: the settings by which it has come here: they name the server and the door.
+    @ivar authority: of that server's TLS door.
     """
 
     _log = Logger()
@@ -66,6 +69,8 @@ class Link:
     _dialogue: Dialogue
     _clock: IReactorTime
     _ssh: SSHLink
+    way: DeviceSettings | None = None
+    authority: Authority | None = None
     _shell: RemoteShell | None = field(default=None, init=False)
     _waiting: deque[_Asking] = field(factory=deque, init=False)
     _current: _Asking | None = field(default=None, init=False)
@@ -331,11 +336,12 @@ async def open_link(settings: DeviceSettings, who: Identity, authority: Authorit
     @raise ServerKeyChanged: it is not the known one.
     """
     endpoint = HostnameEndpoint(reactor, settings.host, settings.port)
-    target = Target(settings.host, settings.port, settings.account, who.key, KnownHosts(settings.known_hosts))
+    pinned = settings.pinned_port or settings.port
+    target = Target(settings.host, pinned, settings.account, who.key, KnownHosts(settings.known_hosts))
     authority.read()
     try:
-        way = tls_endpoint(authority, endpoint) if settings.tls else endpoint
-        ssh = await connect(way, target, reactor, ClientSettings.noticing(settings.silence))
+        through = tls_endpoint(authority, endpoint) if settings.tls else endpoint
+        ssh = await connect(through, target, reactor, ClientSettings.noticing(settings.silence))
     except KeyRejected as error:
         raise KeyRejected(
             f"{error}. Register it: rdvctl device add {settings.account} --role {settings.role}"
@@ -345,7 +351,7 @@ async def open_link(settings: DeviceSettings, who: Identity, authority: Authorit
         if authority.refusal is not None:
             raise authority.refusal from None
         raise
-    link = Link(Dialogue(settings.account, settings.role), reactor, ssh)
+    link = Link(Dialogue(settings.account, settings.role), reactor, ssh, settings, authority)
     try:
         await link.open()
     except BaseException:

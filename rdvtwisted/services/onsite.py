@@ -17,6 +17,7 @@ from rdvtwisted.requests import GetSession, Publish, Readiness, WaitForMaster, W
 from rdvtwisted.services.console import Console, carriage, carried, duration, established, flow
 from rdvtwisted.services.equipment import Equipment
 from rdvtwisted.services.footing import rest
+from rdvtwisted.services.ladder import CONNECTION, MACHINE, SERVICE, Ladder
 from rdvtwisted.services.leg import WATCH_SECONDS, Ending, Leg
 from rdvtwisted.services.link import Link
 from rdvtwisted.services.pace import Pace
@@ -40,6 +41,7 @@ class OnsiteService(Service):
     @ivar session_seconds: hard end of each session; C{None} for none.
     @ivar consent: the site's; C{None}: it is not asked, and cannot end a session.
     @ivar socket: where the site's commands are taken.
+    @ivar ladder: is told what fails and what works, and knows what else to try; C{None}: nothing else.
     """
 
     _log = Logger()
@@ -52,8 +54,10 @@ class OnsiteService(Service):
     session_seconds: float | None = None
     consent: Consent | None = None
     socket: ControlService | None = None
+    ladder: Ladder | None = None
     _stay: Deferred[None] | None = field(default=None, init=False)
     _trouble: str = field(default="", init=False)
+    _stage: str = field(default="", init=False)
 
     def startService(self) -> None:
         """Begin. This never fails: whatever is wrong now may be right later."""
@@ -84,6 +88,7 @@ class OnsiteService(Service):
         swept = False
         while True:
             away = 0.0
+            self._stage = MACHINE
             try:
                 if not swept:
                     await self._sweep()
@@ -98,8 +103,12 @@ class OnsiteService(Service):
             except Exception as error:  # noqa: BLE001 - no fault of ours may strand a device that nobody can walk to
                 if self._is_news(repr(error)):
                     self._log.failure("Unexpected failure; connecting anew")
+            else:
+                self._stage = ""
             if not self.running:
                 return
+            if self._stage and self.ladder is not None:
+                self.ladder.failed(self._stage)
             delay = max(self.pace.next(), away)
             self._log.debug("Connecting anew in {delay:.1f} s", delay=delay)
             if away:
@@ -122,7 +131,9 @@ class OnsiteService(Service):
 
         @return: for how many seconds to stay away at least.
         """
+        self._stage = CONNECTION
         link = await self.connect()
+        self._stage = SERVICE
         try:
             if await link.role() is not Role.ONSITE:
                 raise RoleMismatch("Tundev shell returns a role that does not match this script (onsite)")
@@ -130,7 +141,9 @@ class OnsiteService(Service):
             published: Profile | None = None
             while self.running:
                 # The address may have changed since: what is published is looked at before every wait.
+                self._stage = MACHINE
                 profile, interface = await self._profile(backends)
+                self._stage = SERVICE
                 if profile != published:
                     await link.ask(Publish(profile))
                     self.equipment.accept(link)
@@ -141,6 +154,8 @@ class OnsiteService(Service):
                     self.console.record("online", interface=interface, lan=str(profile.lan))
                 answer = await link.ask(WaitForMaster(WAIT_SECONDS))
                 self.pace.reset()
+                if self.ladder is not None:
+                    self.ladder.worked()
                 if answer is Readiness.READY:
                     await self._session(link, interface)
                     if link.old:

@@ -6,6 +6,7 @@ import atexit
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 from typing import Any, TextIO
@@ -53,6 +54,27 @@ def stop(reactor: Any) -> None:
     """Stop C{reactor}, unless it is stopping already."""
     with suppress(ReactorNotRunning):
         reactor.stop()
+
+
+def replacing(reactor: Any) -> Callable[[], None]:
+    """
+    @return: what to call to have this process stop in order and then start itself anew, as it was started, under the
+        same number. To be made before anybody else wants to do something at the process's exit.
+    """
+    wanted: list[bool] = []
+
+    def end() -> None:
+        if wanted:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - no shell is wanted
+
+    def replace() -> None:
+        wanted.append(True)
+        stop(reactor)
+
+    atexit.register(end)
+    return replace
 
 
 def exit_with_status_of(service: MasterService) -> None:

@@ -43,6 +43,37 @@ class WordsTests(SynchronousTestCase):
         sys.stdout.flush()
 
 
+class ReplacingTests(SynchronousTestCase):
+    """A process that starts itself anew."""
+
+    def setUp(self) -> None:
+        self.ends: list[Any] = []
+        self.executed: list[Any] = []
+        self.patch(atexit, "register", self.ends.append)
+        self.patch(os, "execv", lambda *words: self.executed.append(words))
+        self.patch(sys, "orig_argv", ["python3", "-m", "twisted", "onsite-dev"])
+        self.reactor = _Reactor()
+        self.replace = process.replacing(self.reactor)
+
+    def end(self) -> None:
+        """The process is over."""
+        for end in self.ends:
+            end()
+
+    def test_wanted(self) -> None:
+        """It stops in order, and at its exit becomes the program that it was, by the same words."""
+        self.reactor.running = True
+        self.replace()
+        self.assertEqual((self.reactor.hasStopped, self.executed), (True, []))
+        self.end()
+        self.assertEqual(self.executed, [(sys.executable, [sys.executable, "-m", "twisted", "onsite-dev"])])
+
+    def test_not_wanted(self) -> None:
+        """One that ends otherwise ends."""
+        self.end()
+        self.assertEqual(self.executed, [])
+
+
 class _Reactor(MemoryReactorClock):
     """Calls from a signal's thread at once, and runs what is to run when it starts."""
 

@@ -61,6 +61,12 @@ class ClientSettings(LineSettings):
 
     @classmethod
     def noticing(cls, silence: float) -> ClientSettings:
-        """The usual settings, but for this: so many seconds of silence, and the server is taken for gone."""
-        answer = silence / 6
-        return cls(keepalive_idle=silence - answer, keepalive_answer=answer)
+        """The usual settings, but for this: so many seconds of silence, in whatever stage, and it is taken for gone."""
+        answer, usual = silence / 6, cls()
+        return cls(
+            keepalive_idle=silence - answer,
+            keepalive_answer=answer,
+            connect_seconds=min(usual.connect_seconds, silence),
+            login_seconds=min(usual.login_seconds, silence),
+            open_seconds=min(usual.open_seconds, silence),
+        )

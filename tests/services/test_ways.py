@@ -1,0 +1,163 @@
+"""Which door and server a device comes through, and by what it knows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from rdvtwisted.adapters.uplink import Authority
+from rdvtwisted.errors import ConnectionLost, KeyRejected
+from rdvtwisted.requests import Readiness
+from rdvtwisted.services import ways as module
+from rdvtwisted.services.device import DeviceSettings
+from rdvtwisted.services.ladder import CONNECTION, MACHINE, SERVICE, Ladder
+from rdvtwisted.services.ways import by_first, by_ladder, connect_with
+from tests.services.neighbours import AUTHORITY, SITE, DeviceCase
+from tests.services.test_onsite import OnsiteCase
+
+
+class FirstTests(DeviceCase):
+    """A master, whose operator waits."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.tried: list[str] = []
+        self.errors: dict[str, Exception] = {}
+        self.connect = by_first(self.try_way, evolve(self.equipment.settings, others=(("b", 22),)).ways())
+
+    async def try_way(self, way: DeviceSettings) -> Any:
+        """One way."""
+        self.tried.append(way.place)
+        if way.place in self.errors:
+            raise self.errors[way.place]
+        return way
+
+    def outcome(self) -> Deferred[Any]:
+        """Connect."""
+        return Deferred.fromCoroutine(self.connect())  # type: ignore[arg-type]
+
+    def test_first(self) -> None:
+        """If the first way works, no other is tried."""
+        self.successResultOf(self.outcome())
+        self.assertEqual(self.tried, ["SSH to rdv.example.org:22"])
+
+    def test_next(self) -> None:
+        """If a way does not lead there, the next is tried at once."""
+        self.errors = {place: ConnectionLost(place) for place in ("SSH to rdv.example.org:22", "SSH to b:22")}
+        self.assertEqual(self.successResultOf(self.outcome()).place, "TLS to rdv.example.org:443")
+        self.assertEqual(len(self.tried), 3)
+
+    def test_none(self) -> None:
+        """If none works, the operator reads what is wrong with the first, which is the one that was asked for."""
+        places = ("SSH to rdv.example.org:22", "SSH to b:22", "TLS to rdv.example.org:443")
+        self.errors = {place: ConnectionLost(place) for place in places}
+        error = self.failureResultOf(self.outcome(), ConnectionLost)
+        self.assertEqual(str(error.value), "SSH to rdv.example.org:22")
+
+    def test_refused(self) -> None:
+        """A server that is there and says no is not gone round."""
+        self.errors = {"SSH to rdv.example.org:22": KeyRejected("no")}
+        self.failureResultOf(self.outcome(), KeyRejected)
+        self.assertEqual(len(self.tried), 1)
+
+
+class _Link:
+    """A connection."""
+
+    local_host = None
+
+
+class AuthorityTests(DeviceCase):
+    """By what authority the TLS door of each way is known."""
+
+    def authority(self, way: DeviceSettings) -> Authority:
+        """That of one way."""
+        found: list[Authority] = []
+
+        async def open_link(settings: DeviceSettings, who: Any, authority: Authority, reactor: Any) -> _Link:
+            found.append(authority)
+            return _Link()
+
+        self.patch(module, "open_link", open_link)
+        self.successResultOf(Deferred.fromCoroutine(connect_with(self.equipment)(way)))  # type: ignore[arg-type]
+        return found[0]
+
+    def test_own(self) -> None:
+        """A way that the operator has chosen, and any by SSH, goes by the usual file."""
+        ssh, _ = self.equipment.settings.ways()
+        self.assertIs(self.authority(ssh), self.equipment.authority)
+        self.change(tls=True, port=443)
+        chosen, _ = self.equipment.settings.ways()
+        self.assertEqual(chosen.place, "TLS to rdv.example.org:443")
+        self.assertIs(self.authority(chosen), self.equipment.authority)
+
+    def test_unproven(self) -> None:
+        """Who was to come by SSH, and has not learnt the authority inside it, does not take the first for the right."""
+        _, tls = self.equipment.settings.ways()
+        self.assertEqual(self.authority(tls).path.name, "unproven-server-ca.pem")
+        self.equipment.authority.accept(AUTHORITY)
+        self.assertIs(self.authority(tls), self.equipment.authority)
+
+    def test_other_server(self) -> None:
+        """Another server has an authority of its own."""
+        self.change(others=(("b", None),))
+        self.assertEqual(self.authority(self.equipment.settings.ways()[1]).path.name, "server-ca-b.pem")
+
+
+class _Ladder:
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.failed = self.told.append
+
+    def worked(self) -> None:
+        self.told.append("worked")
+
+
+class OnsiteTests(OnsiteCase):
+    """An onsite tells its ladder how far it gets."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.ladder = _Ladder()
+        self.service.ladder = self.ladder  # type: ignore[assignment]
+
+    def test_connection(self) -> None:
+        """There is no connection; then there is one, which breaks later."""
+        self.fail_next(ConnectionLost("no route"), KeyRejected("unknown key"))
+        self.start()
+        self.pass_time(0.5)
+        self.assertEqual(self.ladder.told, [CONNECTION, CONNECTION])
+        self.pass_time(1.0)
+        self.here.answer(Readiness.NOT_READY)
+        self.assertEqual(self.ladder.told[2:], ["worked"])
+        self.here.lose(ConnectionLost("cut"))
+        self.pump()
+        self.assertEqual(self.ladder.told[3:], [SERVICE])
+
+    def test_machine(self) -> None:
+        """What is wrong with this machine is told apart, be it before or after the connection is made."""
+        self.network.refusal = ConnectionLost("netlink says nothing")
+        self.start()
+        self.assertEqual(self.ladder.told, [MACHINE])
+        self.network.move(evolve(SITE, interface=None))
+        self.pass_time(0.5)
+        self.assertEqual(self.ladder.told[1:], [MACHINE])
+
+    def test_way(self) -> None:
+        """Each try goes by the way that the ladder says."""
+        ladder, tried = Ladder(self.equipment.settings.ways(), Clock()), []
+
+        async def connect(way: DeviceSettings) -> Any:
+            tried.append(way.place)
+            raise ConnectionLost("no route")
+
+        go = by_ladder(connect, ladder)
+        for _ in range(2):
+            self.failureResultOf(Deferred.fromCoroutine(go()), ConnectionLost)  # type: ignore[arg-type]
+            ladder._index = 1
+        self.assertEqual(tried, ["SSH to rdv.example.org:22", "TLS to rdv.example.org:443"])
