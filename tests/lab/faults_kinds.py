@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from functools import partial
 
 from attrs import frozen
 
 from rdvtwisted.services.footing import GRACE_SECONDS
-from tests.lab.deployment import END_SECONDS, EXTREMITY, MASTER, SESSION_SECONDS, master_id, onsite_id
+from rdvtwisted.services.ladder import SWITCH_SECONDS
+from tests.lab.deployment import DOORS, END_SECONDS, EXTREMITY, MASTER, SESSION_SECONDS, master_id, onsite_id
 from tests.lab.faults_play import BUILDING, CLOSING, IDLE, OPENING, PHASES, TRAFFIC, Play, Stuck, until
+from tests.lab.faults_stage import DEVICES_SILENCE_SECONDS
 from tests.lab.scene import BACK_SECONDS
 
 SESSION = (BUILDING, TRAFFIC, CLOSING)
@@ -35,6 +38,9 @@ MOVED_HOST = 77
 """The number in its LAN of the address that an uplink gets instead of its own."""
 
 DAY = 86_400.0
+
+OTHER_DOOR_SECONDS = 3 * DEVICES_SILENCE_SECONDS + 2 * SWITCH_SECONDS
+"""How long it may take to notice that a door is closed, to find that it stays so, and to take the other one."""
 
 
 @frozen
@@ -143,6 +149,24 @@ def _move(host: str, play: Play) -> None:
         play.is_lost(2 * GRACE_SECONDS)
     finally:
         change(other, str(own))
+    play.lifted()
+
+
+def _close_door(play: Play) -> None:
+    """A firewall of the customer's lets nothing out any more but the door that the onsite has not come by."""
+    lab = play.stage.lab
+    [other] = [door for door in DOORS if door != play.stage.online()[onsite_id()]["door"]]
+    lab.allow_only("site-router", DOORS[other])
+    play.struck()
+    try:
+        until(
+            lambda: play.stage.online().get(onsite_id(), {}).get("door") == other,
+            OTHER_DOOR_SECONDS,
+            f"{onsite_id()} to come by the other door",
+        )
+        play.noticed = time.monotonic() - play.struck_at
+    finally:
+        lab.allow_all("site-router")
     play.lifted()
 
 
@@ -264,6 +288,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("flush-support", SESSION, partial(_flush, "support-router"), 1),
     Fault("move-onsite", (IDLE, TRAFFIC), partial(_move, "onsite")),
     Fault("move-master", (TRAFFIC,), partial(_move, "master"), 1),
+    Fault("close-door", (IDLE,), _close_door, 1),
     Fault("unplug-pc", (BUILDING, TRAFFIC), _unplug_pc),
     Fault("disk-server", PHASES, partial(_fill_disk, "server", "server")),
     Fault("disk-onsite", PHASES, partial(_fill_disk, "onsite", "rpi1100")),

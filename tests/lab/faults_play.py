@@ -84,6 +84,7 @@ class Play:
     @ivar backend: the master's choice.
     @ivar terminal: the operator has the plain command in a terminal window.
     @ivar noticed: seconds that it took until a silent fault was noticed; C{None} if there was none.
+    @ivar struck_at: when it happened.
     @ivar recovered: seconds from when the cause had gone until all was as it should be.
     """
 
@@ -96,7 +97,7 @@ class Play:
     terminal: bool = False
     noticed: float | None = None
     recovered: float = 0.0
-    _struck_at: float = 0.0
+    struck_at: float = 0.0
     _mark: float = 0.0
     _ping: LabProcess | None = field(default=None, init=False)
     _master: LabProcess | None = field(default=None, init=False)
@@ -124,7 +125,7 @@ class Play:
             if self.phase == CLOSING:
                 self.master.send(signal.SIGINT)
             time.sleep(chance * (_CLOSING_SECONDS if self.phase == CLOSING else _TRAFFIC_SECONDS))
-        self._struck_at = self._mark = time.monotonic()
+        self.struck_at = self._mark = time.monotonic()
 
     def start_master(self) -> LabProcess:
         """Have the master open a session."""
@@ -230,7 +231,7 @@ class Play:
             return
         limit = UNLISTED_SECONDS if self.phase == IDLE else SILENCE_SECONDS + END_SECONDS
         require_none(idle if self.phase == IDLE else in_session, limit, "the silence to be noticed")
-        self.noticed = time.monotonic() - self._struck_at
+        self.noticed = time.monotonic() - self.struck_at
 
     def registration(self) -> object:
         """When the onsite was registered that is listed now; C{None} if it is not."""
@@ -238,7 +239,7 @@ class Play:
 
     def struck(self) -> None:
         """It is now that it happens."""
-        self._struck_at = self._mark = time.monotonic()
+        self.struck_at = self._mark = time.monotonic()
 
     def come_anew(self, before: object) -> None:
         """
@@ -247,7 +248,7 @@ class Play:
         @param before: its L{registration} then.
         """
         until(lambda: self.registration() not in (None, before), UNLISTED_SECONDS, f"{onsite_id()} to come anew")
-        self.noticed = time.monotonic() - self._struck_at
+        self.noticed = time.monotonic() - self.struck_at
 
     def gone(self, pids: Sequence[int]) -> None:
         """These processes end by themselves."""
