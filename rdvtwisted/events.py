@@ -10,7 +10,7 @@ from typing import Union
 
 from attrs import frozen
 
-from rdvtwisted.values import EndReason, Role, SessionView
+from rdvtwisted.values import EndReason, Presence, Role, SessionView
 
 
 @frozen
@@ -26,11 +26,16 @@ class DeviceArrived:
 
 @frozen
 class DeviceLeft:
-    """A registration ended."""
+    """
+    A registration ended.
+
+    @ivar presence: as it was then.
+    """
 
     device: str
     role: Role
     reason: str
+    presence: Presence | None = None
 
 
 @frozen

@@ -123,11 +123,12 @@ class Registry:
         self._desks.discard(desk)
         if self._registered.get(desk.device.id) is not desk:
             return
+        presence = desk.presence
         if desk.session is not None:
             left = EndReason.MASTER_LEFT if desk.device.role is Role.MASTER else EndReason.ONSITE_LEFT
             desk.session.end(left)
         del self._registered[desk.device.id]
-        self.events.emit(DeviceLeft(desk.device.id, desk.device.role, reason))
+        self.events.emit(DeviceLeft(desk.device.id, desk.device.role, reason, presence))
 
     def desk(self, id: str) -> Desk | None:
         """The registration of a device, if it is here."""

@@ -41,6 +41,9 @@ class IAdministration(Interface):
     def presences() -> Sequence[Presence]:
         """Each registered device."""
 
+    def sightings() -> Sequence[Mapping[str, object]]:
+        """Of each device that was ever here: its latest registration, as L{rdvtwisted.sightings.Sighting} has it."""
+
     def views() -> Sequence[SessionView]:
         """Each session."""
 
@@ -129,6 +132,7 @@ VERBS: Mapping[str, Callable[[IAdministration, Mapping[str, object]], object]] =
     "refresh": lambda server, _: server.refresh(),
     "renew-certificate": lambda server, _: server.renew_certificate(),
     "sessions": lambda server, _: [session_document(each) for each in server.views()],
+    "sightings": lambda server, _: list(server.sightings()),
     "status": lambda server, _: dict(server.status()),
 }
 

@@ -18,6 +18,7 @@ from rdvtwisted.audit import Deed
 from rdvtwisted.interfaces import IAuditTrail
 from rdvtwisted.registry import Registry
 from rdvtwisted.services.concessions import Concessions
+from rdvtwisted.sightings import Sightings
 from rdvtwisted.values import EndReason, Presence, SessionView
 
 
@@ -33,6 +34,7 @@ class Administration:
     _ports: Mapping[str, int]
     _trail: IAuditTrail
     _concessions: Concessions
+    _sightings: Sightings
     _started_at: float = field(factory=time.time, init=False)
 
     def status(self) -> Mapping[str, object]:
@@ -54,6 +56,10 @@ class Administration:
     def presences(self) -> Sequence[Presence]:
         """Each registered device."""
         return self._registry.presences()
+
+    def sightings(self) -> Sequence[Mapping[str, object]]:
+        """The latest registration of each device that was ever here."""
+        return self._sightings.document()
 
     def views(self) -> Sequence[SessionView]:
         """Each session."""

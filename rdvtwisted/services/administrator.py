@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, TextIO
 
 from attrs import define, field, frozen
@@ -19,6 +20,8 @@ from rdvtwisted.adapters.users import this_process
 from rdvtwisted.audit import Deed
 from rdvtwisted.config import ServerSettings
 from rdvtwisted.errors import RDVError
+from rdvtwisted.services import lastseen
+from rdvtwisted.sightings import Sightings
 
 #: Seconds between two looks whether another process has done with the audit trail.
 LOCK_PAUSE = 0.01
@@ -93,6 +96,16 @@ class Administrator:
             return self.ask(verb)
         except ServerNotRunning:
             return None
+
+    def sightings(self) -> list[dict[str, Any]]:
+        """When and how each device was here last; if no server is running, as the last one has left it."""
+        found: list[dict[str, Any]] | None = self.ask_if_running("sightings")
+        if found is not None:
+            return found
+        self.notes.append("the server is not running: this is what it knew last")
+        left = Sightings(tuple, self.terminal.clock)
+        left.recall(*lastseen.read(Path(self.settings.state_directory, lastseen.FILE_NAME)))
+        return left.document()
 
     @contextmanager
     def inventory(self, *, create: bool = False) -> Iterator[SqlInventory]:

@@ -56,7 +56,12 @@ def parser() -> ArgumentParser:
         _group(commands, "access", "Access rules: which master may use which onsite, and what of its LAN.")
     )
     _audit_commands(_group(commands, "audit", "The audit trail: who did what, when, from where, to which device."))
-    _leaf(commands, "online", server.online, "List the devices that are online.", "rdvctl online")
+    online = _leaf(
+        commands, "online", server.online, "List the devices that are online.", "rdvctl online", "rdvctl online --all"
+    )
+    online.add_argument(
+        "--all", action="store_true", help="also those that are not: when and how they were seen last, why they left"
+    )
     _leaf(commands, "sessions", server.sessions, "List the sessions.", "rdvctl sessions")
     end = _leaf(commands, "end", server.end, "End a session.", "rdvctl end rpi1100")
     end.add_argument("id", metavar="ID", help="id of the session, or of one of its devices")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import evolve
@@ -78,6 +78,7 @@ def show(admin: Administrator, arguments: Namespace) -> Answer:
         here = f"yes, for {duration(admin.now - presence['since'])}, from {presence['address']}"
     else:
         here = "unknown, the server is not running" if online is None else "no"
+    last = next((each for each in admin.sightings() if each["device"] == device.id), None)
     facts: dict[str, object] = {
         "device": device.id,
         "role": device.role,
@@ -86,11 +87,28 @@ def show(admin: Administrator, arguments: Namespace) -> Answer:
         "label": device.label,
         "online": here,
         "session": presence and presence["session"],
+        **_last_seen(admin, last),
         "keys": None if device.keys else "none: it cannot log in",
     }
     if device.keys:
         facts["keys"] = {f"{number}": key for number, key in enumerate(device.keys, 1)}
-    return Answer({**document(device), "server_running": online is not None, "online": presence}, listing(facts))
+    whole = {**document(device), "server_running": online is not None, "online": presence, "seen": last}
+    return Answer(whole, listing(facts))
+
+
+def _last_seen(admin: Administrator, last: Mapping[str, Any] | None) -> dict[str, object]:
+    """When and how a device was here last, for people."""
+    if last is None:
+        return {"last seen": "never"}
+    trip = last["round_trip"]
+    facts: dict[str, object] = {
+        "last seen": f"{duration(max(0.0, admin.now - last['seen']))} ago",
+        "came by": f"{last['door']}, uplink {last['uplink'] or 'not told'}",
+        "round trip": None if trip is None else f"{trip * 1000:.1f} ms",
+    }
+    if last["lost"] is not None:
+        facts["left"] = f"{duration(max(0.0, admin.now - last['lost']))} ago: {last['reason']}"
+    return facts
 
 
 def disable(admin: Administrator, arguments: Namespace) -> Answer:

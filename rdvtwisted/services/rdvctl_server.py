@@ -29,8 +29,10 @@ def status(admin: Administrator, _: Namespace) -> Answer:
     return Answer({"running": True, **facts}, listing({"running": "yes", **words}))
 
 
-def online(admin: Administrator, _: Namespace) -> Answer:
-    """The devices that are here now."""
+def online(admin: Administrator, arguments: Namespace) -> Answer:
+    """The devices that are here now; or all that ever were."""
+    if arguments.all:
+        return _seen(admin)
     present = admin.ask("online")
     rows = [
         (
@@ -38,16 +40,43 @@ def online(admin: Administrator, _: Namespace) -> Answer:
             each["role"],
             each["address"],
             each["door"],
+            each["uplink"],
             _age(admin, each["since"]),
             _age(admin, each["last_heard"]),
-            None if each["round_trip"] is None else f"{each['round_trip'] * 1000:.1f} ms",
+            _milliseconds(each["round_trip"]),
             each["lan"],
             each["session"],
         )
         for each in present
     ]
-    header = ("DEVICE", "ROLE", "FROM", "DOOR", "HERE FOR", "SILENT FOR", "RTT", "LAN", "SESSION")
+    header = ("DEVICE", "ROLE", "FROM", "DOOR", "UPLINK", "HERE FOR", "SILENT FOR", "RTT", "LAN", "SESSION")
     return Answer(present, table(header, rows) if rows else "No device is online.")
+
+
+def _seen(admin: Administrator) -> Answer:
+    """When and how each device was here last."""
+    seen = admin.sightings()
+    rows = [
+        (
+            each["device"],
+            each["role"],
+            "here" if each["lost"] is None else "gone",
+            _age(admin, each["since"] if each["lost"] is None else each["lost"]),
+            _age(admin, each["seen"]),
+            each["address"],
+            each["door"],
+            each["uplink"],
+            _milliseconds(each["round_trip"]),
+            each["reason"],
+        )
+        for each in seen
+    ]
+    header = ("DEVICE", "ROLE", "STATE", "SINCE", "LAST SEEN", "FROM", "DOOR", "UPLINK", "RTT", "REASON")
+    return Answer(seen, table(header, rows) if rows else "No device was ever here.")
+
+
+def _milliseconds(seconds: float | None) -> str | None:
+    return None if seconds is None else f"{seconds * 1000:.1f} ms"
 
 
 def sessions(admin: Administrator, _: Namespace) -> Answer:

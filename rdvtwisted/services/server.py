@@ -28,6 +28,7 @@ from rdvtwisted.adapters.front.authority import Authority
 from rdvtwisted.adapters.front.door import Door
 from rdvtwisted.adapters.front.relay import Relay
 from rdvtwisted.adapters.front.visit import Limits
+from rdvtwisted.adapters.sinks import Sinks
 from rdvtwisted.adapters.ssh.hostkeys import HostKeys, host_keys
 from rdvtwisted.adapters.ssh.server import SSHServer
 from rdvtwisted.adapters.ssh.settings import ServerSettings as SSHServerSettings
@@ -41,11 +42,13 @@ from rdvtwisted.registry import Registry
 from rdvtwisted.services.administration import Administration
 from rdvtwisted.services.concessions import Concessions
 from rdvtwisted.services.joinery import Joinery, confine, make_ends
+from rdvtwisted.services.lastseen import FILE_NAME, LastSeen
 from rdvtwisted.services.recording import Recording
 from rdvtwisted.services.sockets import Bound, bind
 from rdvtwisted.services.timekeeping import steady
 from rdvtwisted.services.upkeep import Upkeep
 from rdvtwisted.shell.shell import Shell
+from rdvtwisted.sightings import Sightings
 from rdvtwisted.tickets import TicketOffice
 from rdvtwisted.values import Device
 
@@ -75,6 +78,7 @@ class ServerService(Service):
     upkeep: Upkeep
     joinery: Joinery
     recording: Recording
+    last_seen: LastSeen
     confine: Callable[[], None]
     greeting: Sequence[str]
     #: Name of the least level that is to be logged.
@@ -92,6 +96,7 @@ class ServerService(Service):
         self.confine()
         self.recording.start()
         self.inventory.connect()
+        self.last_seen.start()
         self._ports = self.bound["ssh"].serve(self.reactor, self.ssh.factory("ssh"))
         if "tls" in self.bound:
             self._ports += self.bound["tls"].serve(self.reactor, self.door)
@@ -107,6 +112,7 @@ class ServerService(Service):
         self._ports = []
         self.registry.close()
         await self.ssh.close("the server is stopping")
+        self.last_seen.stop()
         await self.joinery.stop()
         await self.control.stopService()
         self.recording.stop()
@@ -185,7 +191,12 @@ def _assemble(settings: ServerSettings, reactor: Any, undo: ExitStack, confined:
     )
     concessions = Concessions(inventory, ssh, door, settings)
     concessions.review()
-    administration = Administration(inventory, registry, authority, door, ports, recording.trail, concessions)
+    sightings = Sightings(registry.presences, time.time)
+    recording.sink = Sinks((*recording.sink.sinks, sightings))
+    registry.events = recording.sink
+    administration = Administration(
+        inventory, registry, authority, door, ports, recording.trail, concessions, sightings
+    )
     control = ControlService(reactor, reactor, settings.control.socket, partial(perform, administration))
     control.check()
     # twistd may go into the background now.
@@ -202,6 +213,9 @@ def _assemble(settings: ServerSettings, reactor: Any, undo: ExitStack, confined:
         upkeep=Upkeep(reactor, inventory, registry, authority, door, concessions),
         joinery=Joinery(reactor, registry.ends, settings.session.max_glued if settings.session.glue else 0),
         recording=recording,
+        last_seen=LastSeen(
+            sightings, state / FILE_NAME, reactor, lambda: [device.id for device in inventory.devices()]
+        ),
         confine=partial(confine, state) if confined else _unconfined,
         greeting=_greeting(settings, keys, authority, ports, inventory),
         log_level=settings.log.level,

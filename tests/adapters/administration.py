@@ -39,6 +39,7 @@ class MemoryAdministration:
 
     online: Sequence[Presence] = ()
     sessions: Sequence[SessionView] = ()
+    seen: Sequence[Mapping[str, object]] = ()
     dropped: int = 0
     certificate: str = "valid until 2036-01-01"
     done: list[tuple[object, ...]] = field(factory=list)
@@ -48,6 +49,9 @@ class MemoryAdministration:
 
     def presences(self) -> Sequence[Presence]:
         return self.online
+
+    def sightings(self) -> Sequence[Mapping[str, object]]:
+        return self.seen
 
     def views(self) -> Sequence[SessionView]:
         return self.sessions
