@@ -24,6 +24,7 @@ from rdvtwisted.events import (
     SessionRefused,
     SessionUp,
 )
+from rdvtwisted.goodbye import stopping
 from rdvtwisted.interfaces import IEventSink, IInventory, ILine, IReception, IRelay
 from rdvtwisted.junction import GlueJunction, RelayJunction
 from rdvtwisted.leases import LeasePool
@@ -374,12 +375,18 @@ class Registry:
     def _look_again(self) -> None:
         self._access.look_again([session.grant for session in self._sessions.values() if session.reason is None])
 
-    def close(self) -> None:
-        """The server stops: end all sessions and close all connections."""
+    def close(self) -> str:
+        """
+        The server stops: end all sessions and close all connections.
+
+        @return: what devices are told.
+        """
+        goodbye = stopping(len(self._registered))
         for session in list(self._sessions.values()):
             session.end(EndReason.SERVER_STOPPED)
         for desk in list(self._desks):
-            self._dismiss(desk, "the server is stopping")
+            self._dismiss(desk, goodbye)
+        return goodbye
 
     def _dismiss(self, desk: Desk, reason: str) -> None:
         desk.leave(reason)

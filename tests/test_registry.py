@@ -352,7 +352,7 @@ class RegistryTests(RegistryCase):
         members = self.pair()
         self.bring_up(*members)
         self.registry.close()
-        self.assertEqual([desk.line.closed for desk in members], ["the server is stopping"] * 2)
+        self.assertEqual([desk.line.closed for desk in members], ["the server is stopping: come back within 1 s"] * 2)
         self.assert_nothing_held()
         reasons = [event.reason for event in self.events.all if isinstance(event, SessionEnded)]
         self.assertEqual(reasons, [EndReason.SERVER_STOPPED])

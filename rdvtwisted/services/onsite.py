@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from rdvtwisted.adapters.control_server import ControlService
 from rdvtwisted.consent import Consent, Refusal, Stay, Visit
 from rdvtwisted.errors import InvalidValue, RDVError, RoleMismatch
+from rdvtwisted.goodbye import spread
 from rdvtwisted.requests import GetSession, Publish, Readiness, WaitForMaster, WaitForSessionChange
 from rdvtwisted.services.console import Console, carriage, carried, duration, established, flow
 from rdvtwisted.services.equipment import Equipment
@@ -87,7 +88,7 @@ class OnsiteService(Service):
     async def _for_ever(self) -> None:
         swept = False
         while True:
-            away = 0.0
+            away = others = 0.0
             self._stage = MACHINE
             try:
                 if not swept:
@@ -97,6 +98,7 @@ class OnsiteService(Service):
             except CancelledError:
                 raise
             except RDVError as error:
+                others = spread(str(error))
                 if self._is_news(str(error)):
                     self._log.warn("{error}", error=str(error))
                     self.console.record("offline", error=str(error))
@@ -109,7 +111,7 @@ class OnsiteService(Service):
                 return
             if self._stage and self.ladder is not None:
                 self.ladder.failed(self._stage)
-            delay = max(self.pace.next(), away)
+            delay = max(self.pace.next(others), away)
             self._log.debug("Connecting anew in {delay:.1f} s", delay=delay)
             if away:
                 await deferLater(self.equipment.reactor, delay)

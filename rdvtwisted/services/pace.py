@@ -25,11 +25,15 @@ class Pace:
     longest: float = MAX_SECONDS
     _failures: int = field(default=0, init=False)
 
-    def next(self) -> float:
-        """Seconds to wait now: between half and the whole of the doubled wait."""
+    def next(self, spread: float = 0.0) -> float:
+        """
+        Seconds to wait now: between half and the whole of the doubled wait.
+
+        @param spread: seconds over which this one and others who wait for the same are to spread besides.
+        """
         full: float = min(self.longest, self.first * 2**self._failures)
         self._failures += 1 if full < self.longest else 0
-        return full * (0.5 + 0.5 * self.random())
+        return full * (0.5 + 0.5 * self.random()) + (spread * self.random() if spread else 0.0)
 
     def reset(self) -> None:
         """It has worked: the next wait is a short one again."""

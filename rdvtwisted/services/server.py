@@ -110,8 +110,7 @@ class ServerService(Service):
         self.upkeep.stop()
         await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
         self._ports = []
-        self.registry.close()
-        await self.ssh.close("the server is stopping")
+        await self.ssh.close(self.registry.close())
         self.last_seen.stop()
         await self.joinery.stop()
         await self.control.stopService()

@@ -205,6 +205,13 @@ class ReconnectingTests(OnsiteCase):
         self.pump()
         self.assertEqual(len(self.logged(LogLevel.warn)), 4)
 
+    def test_goodbye(self) -> None:
+        """When the server has said for how long its devices are to spread, this one waits for its part of that."""
+        self.service.pace = Pace(lambda: 0.5)
+        self.start()
+        self.here.lose(ConnectionLost("the connection was lost: the server is stopping: come back within 8 s"))
+        self.assert_offline(0.375 + 4.0)
+
     def test_lost(self) -> None:
         """A connection that breaks is made anew, and everything is published on the new one."""
         self.start()

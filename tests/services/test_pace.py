@@ -26,6 +26,12 @@ class PaceTests(SynchronousTestCase):
         pace.reset()
         self.assertEqual(pace.next(), 0.5)
 
+    def test_spread(self) -> None:
+        """Many who wait for the same come one after the other."""
+        chances = iter([1.0, 0.25, 1.0, 0.75, 1.0])
+        pace = Pace(lambda: next(chances))
+        self.assertEqual([pace.next(8.0), pace.next(8.0), pace.next()], [0.5 + 2.0, 1.0 + 6.0, 2.0])
+
     @given(st.lists(st.floats(0, 1), min_size=1, max_size=200))
     @bounds(derandomize=True, max_examples=50, deadline=None)
     def test_bounds(self, chances: list[float]) -> None:

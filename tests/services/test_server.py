@@ -274,7 +274,8 @@ class RunningTests(ServerCase):
         self.patch(type(server.ssh), "close", close)
         self.stop(server)
         self.assertEqual(
-            self.reactor.events, ["DoorFactory closes", "Door closes", "the server is stopping", "control closes"]
+            self.reactor.events,
+            ["DoorFactory closes", "Door closes", stopping(0), "control closes"],
         )
 
     def test_greeting(self) -> None:
