@@ -22,6 +22,7 @@ from rdvtwisted.adapters.store.inventory import open_inventory
 from rdvtwisted.audit import Deed, Entry
 from rdvtwisted.config import ServerSettings
 from rdvtwisted.errors import AddressInUse, ConfigError, StateDirectoryError
+from rdvtwisted.goodbye import stopping
 from rdvtwisted.services import sockets
 from rdvtwisted.services.server import LOCK_NAME, ServerService, make_server
 from rdvtwisted.services.upkeep import CERTIFICATE_SECONDS, INVENTORY_SECONDS
