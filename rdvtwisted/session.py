@@ -26,6 +26,10 @@ from rdvtwisted.values import EndReason, Lease, Role, SessionState, SessionView
 CONSENT = "consent"
 
 
+#: Seconds after the loss of a tunnel in which it may turn out that it was its device that was lost.
+INQUEST_SECONDS = 0.2
+
+
 class IJunctionListener(Interface):
     """Who a junction tells what becomes of its two sides: a session."""
 
@@ -175,6 +179,7 @@ class Session:
     _parted: bool = field(default=False, init=False)
     _selected_at: float = field(init=False)
     _up_at: float = field(default=0.0, init=False)
+    _inquest: IDelayedCall | None = field(default=None, init=False)
     _traffic: tuple[int, int] = field(default=(0, 0), init=False)
     _limit: IDelayedCall = field(init=False)
     _waiting: str = field(init=False)
@@ -229,6 +234,8 @@ class Session:
         if self.reason is None:
             self.reason = reason
         self._happens(Input.ENDED)
+        if self._inquest is not None:
+            self._conclude()
 
     def regrant(self, grant: Grant) -> None:
         """Something else may be done in it from now on; or the same."""
@@ -283,6 +290,17 @@ class Session:
         self.end(EndReason.TIME_LIMIT)
 
     def _gone(self, _: object) -> None:
+        if self.reason is None:
+            # A device that is gone loses tunnel and connection at once, and which of the two is seen first is chance.
+            self._inquest = self._clock.callLater(INQUEST_SECONDS, self._conclude)
+        else:
+            self._happens(Input.PARTED)
+
+    def _conclude(self) -> None:
+        """Nothing of it lies here any more, and why is known now, as far as it will be."""
+        inquest, self._inquest = self._inquest, None
+        if inquest is not None and inquest.active():
+            inquest.cancel()
         if self.reason is None:
             self.reason = EndReason.TUNNEL_LOST
         self._happens(Input.PARTED)

@@ -26,7 +26,7 @@ from rdvtwisted.errors import (
 from rdvtwisted.events import SessionEnded, SessionOpened, SessionRefused
 from rdvtwisted.interfaces import IDesk, IReception, ITicketOffice
 from rdvtwisted.requests import Readiness
-from rdvtwisted.session import ISessionWorld
+from rdvtwisted.session import INQUEST_SECONDS, ISessionWorld
 from rdvtwisted.testing.streams import MemoryStream
 from rdvtwisted.values import Device, EndReason, Mode, Profile, Role, SessionState
 from tests.registry import RegistryCase, key
@@ -169,6 +169,7 @@ class RegistryTests(RegistryCase):
         onsite, master = self.pair()
         self.bring_up(onsite, master)
         self.relay.end(0)
+        self.clock.advance(INQUEST_SECONDS)
         view = self.ask(onsite, requests.WaitForSessionChange(SessionState.UP, 30))
         self.assertEqual((view.state, view.reason), (SessionState.NONE, EndReason.TUNNEL_LOST))
 

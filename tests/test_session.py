@@ -17,7 +17,7 @@ from rdvtwisted.errors import RequestRefused
 from rdvtwisted.interfaces import ITunnelSeat
 from rdvtwisted.junction import RelayJunction
 from rdvtwisted.scope import ALL, Scope
-from rdvtwisted.session import IJunction, IJunctionListener, ISessionWorld, Session, Terms
+from rdvtwisted.session import INQUEST_SECONDS, IJunction, IJunctionListener, ISessionWorld, Session, Terms
 from rdvtwisted.testing.streams import MemoryRelay, MemoryStream
 from rdvtwisted.values import EndReason, Lease, Mode, Role, SessionState
 
@@ -115,8 +115,22 @@ class SessionTests(SynchronousTestCase):
         """When the join ends by itself the session is over, with that as its reason."""
         self.bring_up()
         self.world.relay.end(0)
+        self.clock.advance(INQUEST_SECONDS)
         self.assertEqual(self.world.events[2:], ["none", "gone"])
         self.assertIs(self.session.reason, EndReason.TUNNEL_LOST)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_device_lost(self) -> None:
+        """When a device is gone, which is seen by its tunnel first, it is that which the session has ended for."""
+        self.bring_up()
+        self.world.relay.end(0)
+        self.assertEqual(self.world.events[2:], [])
+        self.clock.advance(INQUEST_SECONDS / 2)
+        self.session.end(EndReason.ONSITE_LEFT)
+        self.session.end(EndReason.OPERATOR)
+        self.assertEqual(self.world.events[2:][-2:], ["none", "gone"])
+        self.assertIs(self.session.reason, EndReason.ONSITE_LEFT)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_nobody_builds(self) -> None:
         """A session that is not up within its time ends by itself."""
