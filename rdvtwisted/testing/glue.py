@@ -50,7 +50,7 @@ class MemoryGlue:
     def open(self, spec: GlueSpec) -> Deferred[Pair]:
         refusal, self.refusal = self.refusal, None
         if self._over:
-            refusal = NetworkError("the process that makes network namespaces has ended: restart the server")
+            refusal = NetworkError("the process that makes network namespaces has ended")
         elif spec.session in self.specs:
             refusal = NetworkError(f"the session {spec.session} is open already")
         elif len(self.specs) >= self._limit:

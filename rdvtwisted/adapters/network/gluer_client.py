@@ -159,6 +159,11 @@ class _Question:
     def _abandon(self, _: Deferred[Any]) -> None:
         self.abandoned = True
 
+    def done(self) -> None:
+        """It has been done, or there is nothing to do."""
+        if not self.abandoned:
+            self.answered.callback(None)
+
     def refuse(self, error: RDVError) -> None:
         """There is no other answer than this."""
         if not self.abandoned:
@@ -197,7 +202,7 @@ class Glue:
 
     def close(self, session: str) -> Deferred[None]:
         # What is left of a session when the process has ended goes with its packet devices.
-        return succeed(None) if self._over else self._ask(Close(session))
+        return succeed(None) if self._over or self._stopped is not None else self._ask(Close(session))
 
     def stop(self) -> Deferred[None]:
         """
@@ -250,8 +255,7 @@ class Glue:
             self._opened(question, question.request.spec, descriptors)
         else:
             _close(descriptors)
-            if not question.abandoned:
-                question.answered.callback(None)
+            question.done()
 
     def _opened(self, question: _Question, spec: GlueSpec, descriptors: Sequence[int]) -> None:
         left = list(descriptors)
@@ -325,7 +329,10 @@ class Glue:
         self._asked = None
         self._waiting.clear()
         for question in lost:
-            question.refuse(_ended())
+            if isinstance(question.request, Close):
+                question.done()
+            else:
+                question.refuse(_ended())
         self.ended.callback(None)
         for stopped in self._stopped or ():
             stopped.callback(None)
@@ -362,4 +369,4 @@ def _close(descriptors: Iterable[int]) -> None:
 
 
 def _ended() -> NetworkError:
-    return NetworkError("the process that makes network namespaces has ended: restart the server")
+    return NetworkError("the process that makes network namespaces has ended")

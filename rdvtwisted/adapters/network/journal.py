@@ -133,7 +133,7 @@ class Journal:
         @raise StateDirectoryError: the directory cannot be read.
         """
         try:
-            names = [path.stem for path in self._directory.glob("*.json")]
+            names = {path.stem for kind in ("json", "draft") for path in self._directory.glob(f"*.{kind}")}
         except OSError as error:
             raise self._unusable(error) from None
         return sorted(name for name in names if name.startswith(f"{owner}."))
@@ -144,7 +144,8 @@ class Journal:
         after a power failure is of another boot.
         """
         try:
-            self._path(owner, "json").unlink(missing_ok=True)
+            for kind in ("json", "draft"):  # the latter of a process that was killed while it wrote
+                self._path(owner, kind).unlink(missing_ok=True)
         except OSError as error:
             raise self._unusable(error) from None
 

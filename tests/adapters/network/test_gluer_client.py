@@ -243,17 +243,32 @@ class ClientTests(SynchronousTestCase):
     def test_ended(self) -> None:
         """When the other process has ended, whoever waits is told, and whoever comes later; closing is no matter."""
         self.process.status = 1
-        waiting = [self.glue.open(ROUTED), self.glue.close("a")]
+        opening, closing = self.glue.open(ROUTED), self.glue.close("a")
         self.assertNoResult(self.glue.ended)
         self.other.close()
         self.read()
-        for answer in waiting:
-            self.assertIn("restart the server", str(self.failureResultOf(answer, NetworkError).value))
+        self.assertIn("has ended", str(self.failureResultOf(opening, NetworkError).value))
+        self.assertIsNone(self.successResultOf(closing))
         self.successResultOf(self.glue.ended)
         self.failureResultOf(self.glue.open(BRIDGED), NetworkError)
         self.assertIsNone(self.successResultOf(self.glue.close("a")))
         self.assertIsNone(self.successResultOf(self.glue.stop()))
         self.assertEqual((self.reactor.readers, self.reactor.getDelayedCalls(), self.process.kills), ([], [], 0))
+
+    def test_ends_while_nobody_wants_it(self) -> None:
+        """A session that nobody wants any more, and that cannot be closed either, is no matter."""
+        self.process.status = 1
+        opening, another = self.glue.open(ROUTED), self.glue.open(BRIDGED)
+        self.asked()
+        opening.cancel()
+        self.failureResultOf(opening, CancelledError)
+        self.answer(DONE, 2)
+        stopped = self.glue.stop()
+        self.assertIsNone(self.successResultOf(self.glue.close("a")))
+        self.other.close()
+        self.read()
+        self.successResultOf(stopped)
+        self.failureResultOf(another, NetworkError)
 
     def test_ended_meanwhile(self) -> None:
         """The other process may have ended before it is asked: that is told when its end is seen."""

@@ -110,6 +110,11 @@ class JournalTests(SynchronousTestCase):
             self.assertIsNone(self.journal.read("rpi1100"))
         self.journal.write(ENTRY)
         self.assertEqual(self.journal.read("rpi1100"), ENTRY)
+        (self.directory / "rpi1100.tunnel.draft").write_bytes(whole)
+        self.assertEqual(self.journal.owners("rpi1100"), ["rpi1100.tunnel"])
+        for owner in ("rpi1100", "rpi1100.tunnel"):
+            self.journal.remove(owner)
+        self.assertEqual([path.suffix for path in self.directory.iterdir()], [".lock"])
 
     def test_damaged(self) -> None:
         """A journal that something else damaged is refused in one line that names the file, whatever is left of it."""
