@@ -213,7 +213,11 @@ class Play:
         @param away: hosts that notice nothing: they stand still.
         """
 
+        endings = self._events().count("ended")
+
         def in_session() -> list[str]:
+            if self._events().count("ended") > endings and "master" not in away:
+                return []  # it may have its session again already
             sessions = [] if "server" in away else self.stage.sessions()
             hosts = [host for host in DEVICES if host not in away]
             found = [f"session {each['id']} is {each['state']}" for each in sessions]
