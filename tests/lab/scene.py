@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from rdvtwisted.errors import RDVError
 from tests.lab import namespaces
-from tests.lab.deployment import END_SECONDS, MASTER, Deployment, onsite_id
+from tests.lab.deployment import END_SECONDS, MASTER, SESSION_SECONDS, Deployment, onsite_id
 from tests.lab.lab import Lab
 from tests.lab.private import abandoned
 from tests.lab.processes import LabError, LabProcess, eventually, tail
@@ -182,10 +182,13 @@ class SceneTestCase(SynchronousTestCase):
 
     @contextmanager
     def session(self, *options: str, site: int = 1) -> Iterator[dict[str, object]]:
-        """A session that is up, until the operator ends it; the master's record of it."""
+        """A session that is up for both devices, until the operator ends it; the master's record of it."""
         self.open(*options, site=site)
         try:
-            yield self.deployment.wait_session()
+            record = self.deployment.wait_session()
+            onsite = self.deployment.onsites[site]
+            self.deployment.wait_record(onsite, onsite_id(site), "up", SESSION_SECONDS, after=self._seen)
+            yield record
         except BaseException:
             self._tell()
             raise

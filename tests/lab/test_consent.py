@@ -212,6 +212,7 @@ class HookTests(SiteCase):
         self.begin("--hooks", str(self.state / "hooks"))
         with self.session():
             self.assertTrue(self.reaches())
+            self.eventually(lambda: "post-up" in told.read_text(), END_SECONDS, "the hook of the session that is up")
         self.eventually(lambda: "post-down" in told.read_text(), END_SECONDS, "the last hook")
         self.assertEqual(
             told.read_text().splitlines(),
