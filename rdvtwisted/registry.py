@@ -376,11 +376,7 @@ class Registry:
         self._access.look_again([session.grant for session in self._sessions.values() if session.reason is None])
 
     def close(self) -> str:
-        """
-        The server stops: end all sessions and close all connections.
-
-        @return: what devices are told.
-        """
+        """The server stops: end all sessions and close all connections; the reason that devices are told."""
         goodbye = stopping(len(self._registered))
         for session in list(self._sessions.values()):
             session.end(EndReason.SERVER_STOPPED)

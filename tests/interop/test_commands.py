@@ -407,7 +407,7 @@ class NetworkTests(CommandCase):
             result = await self.command("rdv-master", *self.device(server, "rpi1"), "-l", before=here)
             if result.out != b"No onsite device currently available\n...done\n":
                 break
-        self.assertEqual(result.out, b"Currently available onsite devices:\nrpi2\nTotal: 1\n...done\n")
+        self.assertEqual(result.out, b"Currently available onsite devices:\nrpi2\nTotal: 1\n...done\n", child.out)
         self.interrupt(child, signal.SIGTERM)
         result = await child.done
         self.assertFalse((self.folder / "pid").exists())

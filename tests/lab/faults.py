@@ -235,13 +235,20 @@ def summary(seed: int, results: Sequence[dict[str, Any]], seconds: float) -> dic
     }
 
 
+def _count(text: str) -> int:
+    """A number of at least 1."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return int(text)
+
+
 def arguments() -> argparse.ArgumentParser:
     """The command line that L{main} understands."""
     parser = argparse.ArgumentParser(prog="script/faults", description="Break things at random moments in a lab.")
-    parser.add_argument("--cycles", type=int, default=CYCLES, help="how many faults (default: %(default)s)")
+    parser.add_argument("--cycles", type=_count, default=CYCLES, help="how many faults (default: %(default)s)")
     parser.add_argument("--seed", type=int, help="decides everything that is left to chance (default: any)")
     parser.add_argument("--kinds", default="*", help="which kinds, by name or pattern, with commas: kill-*,cut-onsite")
-    parser.add_argument("--lanes", type=int, default=LANES, help="labs at a time (default: %(default)s)")
+    parser.add_argument("--lanes", type=_count, default=LANES, help="labs at a time (default: %(default)s)")
     parser.add_argument(
         "--json", action="store_true", help="end with one line of JSON; all else goes to standard error"
     )

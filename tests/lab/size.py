@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 from attrs import frozen
@@ -11,10 +13,17 @@ from tests.lab.processes import LabProcess
 
 @frozen
 class Size:
-    """Bytes of memory, open descriptors and threads of a process at one moment."""
+    """
+    What a process holds at one moment.
+
+    @ivar memory: bytes.
+    @ivar descriptors: how many it has open, but the ends of pipes.
+    @ivar pipes: how many ends of pipes it has open; a relay keeps some spare ones.
+    """
 
     memory: int
     descriptors: int
+    pipes: int
     threads: int
 
     @classmethod
@@ -23,4 +32,9 @@ class Size:
         assert process is not None
         home = Path(f"/proc/{process.pid}")
         facts = dict(line.split(":", 1) for line in (home / "status").read_text().splitlines())
-        return cls(int(facts["VmRSS"].split()[0]) * 1024, len(list((home / "fd").iterdir())), int(facts["Threads"]))
+        links = []
+        for path in (home / "fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                links.append(os.readlink(path))
+        pipes = sum(link.startswith("pipe:") for link in links)
+        return cls(int(facts["VmRSS"].split()[0]) * 1024, len(links) - pipes, pipes, int(facts["Threads"]))

@@ -148,13 +148,14 @@ class JudgeTests(SynchronousTestCase):
         shutil.rmtree(directory)
 
     def memory(self) -> None:
-        """More descriptors, threads or memory than before; devices that are listed, or are not."""
-        greedy = "import sys, threading, time; x = bytearray(200_000_000); f = [open('/dev/null') for _ in range(99)]\n"
+        """More descriptors, pipes, threads or memory than before; devices that are listed, or are not."""
+        greedy = "import os, sys, threading, time; p = [os.pipe() for _ in range(99)]\n"
+        greedy += "x = bytearray(200_000_000); f = [open('/dev/null') for _ in range(99)]\n"
         greedy += "for _ in range(99): threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
         process = self.start(sys.executable, "-c", greedy + "print('ready', flush=True); time.sleep(600)")
         process.wait_output("ready")
         onsite, self.deployment.onsites[1] = self.deployment.onsites[1], process
-        for what in ("descriptors", "threads", "bytes of memory"):
+        for what in ("descriptors", "pipes", "threads", "bytes of memory"):
             self.assertTrue(
                 any(f" {what}, not " in line for line in self.judge.sizes()), f"{what}: {self.judge.sizes()}"
             )

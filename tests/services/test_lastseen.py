@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from pathlib import Path
 
 from attrs import evolve
@@ -24,8 +26,9 @@ class LastSeenCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.directory = Path(self.mktemp())
-        self.directory.mkdir(mode=0o700)
+        folder = tempfile.mkdtemp(prefix="rdv-")  # short enough for a socket
+        self.addCleanup(shutil.rmtree, folder)
+        self.directory = Path(folder)
         self.path = self.directory / FILE_NAME
         self.present: list[Presence] = []
         self.devices = ["rpi1", "rpi2"]
