@@ -75,6 +75,9 @@ class Connection(SSHService):
     def channel_closed(self, channel: Channel) -> None:
         """A channel that was open is over."""
 
+    def denied(self, name: bytes) -> None:
+        """The peer was refused a request of this name, global or of a channel."""
+
     # As the transport's service
 
     def serviceStopped(self) -> None:
@@ -219,9 +222,10 @@ class Connection(SSHService):
 
     def _global_request(self, reader: Reader) -> None:
         # None is granted, neither remote forwards nor anything else; keepalives are content with an answer.
-        reader.string()
+        name = reader.string()
         if reader.boolean():
             self.send(conch.MSG_REQUEST_FAILURE)
+        self.denied(name)
 
     def _granted(self, reader: Reader) -> None:
         self._global_answer(True)
@@ -257,7 +261,10 @@ class Connection(SSHService):
     def _request(self, reader: Reader) -> None:
         channel = self._channel(reader)
         name, want_reply = reader.string(), reader.boolean()
-        granted = not channel.close_sent and channel.requested(name, reader)
+        closing = channel.close_sent
+        granted = not closing and channel.requested(name, reader)
+        if not (granted or closing):
+            self.denied(name)
         if want_reply and not channel.close_sent:
             number = conch.MSG_CHANNEL_SUCCESS if granted else conch.MSG_CHANNEL_FAILURE
             self.send(number, uint32(channel.remote_id))

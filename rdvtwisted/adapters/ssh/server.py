@@ -20,6 +20,7 @@ from zope.interface import implementer
 from rdvtwisted.adapters.ssh import algorithms
 from rdvtwisted.adapters.ssh.allowance import Allowance
 from rdvtwisted.adapters.ssh.authentication import Authentication
+from rdvtwisted.adapters.ssh.denials import Denials
 from rdvtwisted.adapters.ssh.hostkeys import HostKeys
 from rdvtwisted.adapters.ssh.liveness import Liveness
 from rdvtwisted.adapters.ssh.lodgers import Lodgers
@@ -167,7 +168,7 @@ class ServerTransport(SecureTransport, conch.SSHServerTransport):
         desk: IDesk = self.reception.arrive(device, key, self)
         self.desk = desk
         allowance = Allowance(settings.requests_burst, settings.requests_per_second)
-        self.setService(ServerConnection(desk, self.server.open_shell, allowance))
+        self.setService(ServerConnection(desk, self.server.open_shell, allowance, self.server.denials))
         self._probe()
 
     # Liveness
@@ -248,6 +249,7 @@ class SSHServer:
     @ivar clock: gives the time and calls back; the reactor.
     @ivar vestibule: those who have not logged in yet.
     @ivar lodgers: those who have.
+    @ivar denials: what those were refused.
     @ivar lines: the connections that are here, logged in or not.
     """
 
@@ -258,6 +260,7 @@ class SSHServer:
     settings: ServerSettings = field(factory=ServerSettings)
     vestibule: Vestibule = field(init=False)
     lodgers: Lodgers = field(init=False)
+    denials: Denials = field(init=False)
     lines: set[ServerTransport] = field(factory=set, init=False)
     private_keys: dict[bytes, Key] = field(factory=dict, init=False)
     public_keys: dict[bytes, Key] = field(factory=dict, init=False)
@@ -268,6 +271,7 @@ class SSHServer:
 
     def __attrs_post_init__(self) -> None:
         self.lodgers = Lodgers(self.settings.connections, self.settings.connections_per_account)
+        self.denials = Denials(self.clock)
         self.vestibule = Vestibule(
             self.settings.strangers,
             self.settings.strangers_per_address,

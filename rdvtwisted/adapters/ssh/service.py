@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 from twisted.conch.ssh.connection import OPEN_ADMINISTRATIVELY_PROHIBITED, OPEN_RESOURCE_SHORTAGE
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IProtocol
+from twisted.python.failure import Failure
 
-from rdvtwisted.adapters.ssh import stream
+from rdvtwisted.adapters.ssh import denials, stream
 from rdvtwisted.adapters.ssh.allowance import Allowance
 from rdvtwisted.adapters.ssh.channel import Channel
 from rdvtwisted.adapters.ssh.connection import Connection, OpenRefused
+from rdvtwisted.adapters.ssh.denials import Denials
 from rdvtwisted.adapters.ssh.session import ShellChannel, ShellOpener
 from rdvtwisted.adapters.ssh.wire import Reader
+from rdvtwisted.errors import RDVError
 from rdvtwisted.interfaces import IDesk
 
 if TYPE_CHECKING:
@@ -37,35 +40,57 @@ class ServerConnection(Connection):
     transport: ServerTransport
     _linger: IDelayedCall | None = None
 
-    def __init__(self, desk: IDesk, open_shell: ShellOpener, allowance: Allowance) -> None:
+    def __init__(self, desk: IDesk, open_shell: ShellOpener, allowance: Allowance, refused: Denials) -> None:
         """
         @param allowance: how fast all shells of the connection together may make requests.
+        @param refused: is told what the device does not get.
         """
         super().__init__()
+        self._denials = refused
         self._allowance = allowance
         self.desk = desk
         self._open_shell = open_shell
 
     def asked(self, kind: bytes, reader: Reader) -> Deferred[Channel]:
         """A shell's channel, or a forward; nothing else."""
+        if kind == stream.KIND:
+            host, port = reader.text(), reader.uint32()
+            what = denials.forward(host, port)
+            opening = maybeDeferred(self._forward, host, port)
+        else:
+            what = denials.channel(kind)
+            opening = maybeDeferred(self._session, kind, reader)
+        return opening.addErrback(self._not_opened_because, what)
+
+    def _not_opened_because(self, failure: Failure, what: str) -> Failure:
+        # All else is a fault of ours, and logged as such.
+        if isinstance(failure.value, RDVError):
+            self._denials.add(self.desk.device.id, what, str(failure.value))
+        return failure
+
+    def denied(self, name: bytes) -> None:
+        """The device was refused a request."""
+        what = denials.request(name)
+        if what is not None:
+            self._denials.add(self.desk.device.id, what)
+
+    def _session(self, kind: bytes, reader: Reader) -> Deferred[Channel]:
+        if kind != _SESSION:
+            return super().asked(kind, reader)
+        self._here(kind, self.transport.settings.session_channels)
+        shell = ShellChannel(self.desk, self._open_shell, self.shell_ended, self.transport.clock, self._allowance)
+        return succeed(shell)
+
+    def _here(self, kind: bytes, most: int) -> None:
+        """Refuse one more channel of a kind if the device has left, or has as many as it may."""
         if self.transport.desk is None:
             raise OpenRefused(OPEN_ADMINISTRATIVELY_PROHIBITED, "the last shell has ended")
-        if kind == _SESSION:
-            self._bound(kind, self.transport.settings.session_channels)
-            return succeed(
-                ShellChannel(self.desk, self._open_shell, self.shell_ended, self.transport.clock, self._allowance)
-            )
-        if kind == stream.KIND:
-            self._bound(kind, self.transport.settings.forward_channels)
-            return self._forward(reader.text(), reader.uint32())
-        return super().asked(kind, reader)
-
-    def _bound(self, kind: bytes, most: int) -> None:
         present = sum(channel.kind == kind for channel in self.channels.values())
         if present + self.opening(kind) >= most:
             raise OpenRefused(OPEN_RESOURCE_SHORTAGE, f"there are {most} such channels already")
 
     def _forward(self, host: str, port: int) -> Deferred[Channel]:
+        self._here(stream.KIND, self.transport.settings.forward_channels)
         if not 0 < port <= _LARGEST_PORT:
             raise OpenRefused(OPEN_ADMINISTRATIVELY_PROHIBITED, "there is no such port")
 

@@ -1,0 +1,82 @@
+"""What devices that are logged in are refused, as lines of the log: so many for each device, then their number."""
+
+from __future__ import annotations
+
+from attrs import define, field
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+#: Lines for one device in an interval of so many seconds; what is beyond is counted.
+LINES_PER_DEVICE = 5
+INTERVAL_SECONDS = 60.0
+
+#: Requests that stock clients make whoever the server is, and do not need: not worth a line. OpenSSH sends variables
+#: and says what it will not do; PuTTY measures the line with a request that nobody knows.
+_ROUTINE = frozenset(
+    [b"env", b"eow@openssh.com", b"no-more-sessions@openssh.com", b"winadj@putty.projects.tartarus.org"]
+)
+#: Signs of life: OpenSSH's, and those of others, which have other names behind it.
+_SIGN_OF_LIFE = b"keepalive@"
+#: Characters of a name that are logged.
+_LONGEST_NAME = 64
+
+
+def request(name: bytes) -> str | None:
+    """A request of this name, in words; L{None} if no line is to be made of its being refused."""
+    if name in _ROUTINE or name.startswith(_SIGN_OF_LIFE):
+        return None
+    return f"the request {_shown(name)}"
+
+
+def channel(kind: bytes) -> str:
+    """A channel of this kind, in words."""
+    return f"a channel of the kind {_shown(kind)}"
+
+
+def forward(host: str, port: int) -> str:
+    """A forward to there, in words."""
+    return f"a forward to {_shown(host.encode('utf-8', 'replace'))} port {port}"
+
+
+def _shown(name: bytes) -> str:
+    # No name that is in use needs more than ASCII.
+    return ascii(name[:_LONGEST_NAME])[1:]
+
+
+@define
+class _Count:
+    since: float
+    lines: int = 0
+    untold: int = 0
+
+
+@define(eq=False)
+class Denials:
+    """All that is refused at a server; of what has no line the number is told with the device's next one."""
+
+    _log = Logger()
+
+    _clock: IReactorTime
+    #: The number of accounts bounds it.
+    _counts: dict[str, _Count] = field(factory=dict, init=False)
+
+    def add(self, device: str, what: str, reason: str = "") -> None:
+        """
+        A device was refused something.
+
+        @param what: that, printable and of bounded length; as is C{reason}, if there is one.
+        """
+        now = self._clock.seconds()
+        count = self._counts.get(device)
+        if count is None or now - count.since >= INTERVAL_SECONDS:
+            if count is not None and count.untold:
+                self._log.info("{device} was refused {count} more things before", device=device, count=count.untold)
+            count = self._counts[device] = _Count(now)
+        if count.lines >= LINES_PER_DEVICE:
+            count.untold += 1
+            return
+        count.lines += 1
+        colon = ": " if reason else ""
+        self._log.info(
+            "{device} was refused {what}{colon}{reason}", device=device, what=what, colon=colon, reason=reason
+        )
