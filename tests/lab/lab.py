@@ -20,6 +20,9 @@ from tests.lab.website import PORTS as WEB_PORTS
 
 _HERE = Path(__file__).parent
 
+_HEEDFUL = ("env", "--default-signal=HUP,INT,QUIT,TERM")
+"""Before a program's command line: it heeds these signals, even if this process was told not to, by nohup or a job."""
+
 
 class Lab:
     """
@@ -211,7 +214,7 @@ class Lab:
         @param env: variables to add to this process's environment.
         @param log: the file to append its output to; by default one in L{directory}, which goes with the lab.
         """
-        command = self.command_line(host, argv)
+        command = [*_HEEDFUL, *self.command_line(host, argv)]
         name = Path(argv[0]).name
         path = Path(log) if log is not None else self.directory / "logs" / f"{next(self._numbers)}-{host}-{name}.log"
         with path.open("ab") as output:

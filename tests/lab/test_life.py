@@ -95,6 +95,19 @@ class LifeTests(SynchronousTestCase):
         self.assertEqual(process.poll(), -signal.SIGKILL)
         self.assertEqual(lab.leftovers(), [])
 
+    def test_nohup(self) -> None:
+        """What this process was told not to heed, by C{nohup} or as a job in the background, its programs do heed."""
+        lab = built_for(self)
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+            former = signal.signal(number, signal.SIG_IGN)
+            try:
+                process = lab.start("pc", ["sh", "-c", "echo ready; exec sleep 600"])
+            finally:
+                signal.signal(number, former)
+            process.wait_output("ready")
+            process.send(number)
+            self.assertEqual(process.wait(timeout=5), -number)
+
     def test_strangers_live(self) -> None:
         """A process that only has a recorded number, or another lab's mark, is not the lab's to end."""
         lab = built_for(self)
