@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from types import ModuleType
 
 from attrs import frozen
 from twisted import plugins
-from twisted.plugin import getCache, getPlugins
-from twisted.python.modules import getModule
+from twisted.python.modules import PythonModule, getModule
 from zope.interface import Invalid
 from zope.interface.verify import verifyObject
 
@@ -18,7 +16,7 @@ from rdvtwisted.interfaces import ITunnelBackend
 #: Backends that come with rdvtwisted, in order of preference.
 OWN = ("tls", "stunnel", "vtun")
 
-_MISSING = "{name} is missing: is rdvtwisted installed completely, or hidden by an old twisted/plugins/dropin.cache?"
+_MISSING = "{name} is missing: is rdvtwisted installed completely?"
 _NAME = re.compile(r"[a-z0-9-]{1,32}")
 
 
@@ -40,23 +38,37 @@ def discover(package: ModuleType = plugins) -> Discovery:
     """
     Find every installed tunnel backend.
 
+    Each drop-in is imported, and Twisted's cache of what is in them left
+    alone: C{getPlugins} logs a traceback for each that is broken, and then
+    says nothing of it to its caller.
+
     @param package: the plugin package to look into.
     """
     found: dict[str, ITunnelBackend] = {}
     problems = []
-    for backend in getPlugins(ITunnelBackend, package):
-        problem = _unfit(backend)
-        if problem is None and backend.name in found:
-            problem = f"two backends call themselves {backend.name}: the second one is left out"
-        if problem is None:
-            found[backend.name] = backend
-        else:
-            problems.append(problem)
-    problems += _broken(package)
+    for module in getModule(package.__name__).iterModules():
+        try:
+            backends = _backends_in(module)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (somebody else's module: anything may come)
+            words = " ".join(f"{type(error).__name__}: {error}".split())
+            problems.append(f"the drop-in {module.filePath.path} cannot be imported: {words}")
+            continue
+        for backend in backends:
+            problem = _unfit(backend)
+            if problem is None and backend.name in found:
+                problem = f"two backends call themselves {backend.name}: the second one is left out"
+            if problem is None:
+                found[backend.name] = backend
+            else:
+                problems.append(problem)
     problems += [_MISSING.format(name=name) for name in OWN if name not in found]
     order = {name: place for place, name in enumerate(OWN)}
     names = sorted(found, key=lambda name: (order.get(name, len(OWN)), name))
     return Discovery(tuple(found[name] for name in names), tuple(problems))
+
+
+def _backends_in(module: PythonModule) -> list[ITunnelBackend]:
+    return [plugin for plugin in vars(module.load()).values() if ITunnelBackend.providedBy(plugin)]
 
 
 def joins(backend: ITunnelBackend, *, door: bool = True) -> tuple[str, ...]:
@@ -80,18 +92,3 @@ def _unfit(backend: ITunnelBackend) -> str | None:
     except Invalid as error:
         return f"{name} is no tunnel backend: {' '.join(str(error).split())}"
     return None
-
-
-def _broken(package: ModuleType) -> Iterator[str]:
-    """
-    Drop-ins that fail to import. Twisted skips them with a traceback in the
-    log, so that what they hold looks like something never installed.
-    """
-    cache = getCache(package)
-    for module in getModule(package.__name__).iterModules():
-        dropin = cache.get(module.name.rpartition(".")[2])
-        if dropin is None or any(ITunnelBackend in plugin.provided for plugin in dropin.plugins):
-            try:
-                module.load()
-            except Exception as error:  # noqa: BLE001 (it is somebody else's module: anything may come)
-                yield f"the drop-in {module.name} cannot be imported: {type(error).__name__}: {error}"

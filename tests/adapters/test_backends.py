@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import sys
 from importlib import import_module, invalidate_caches
 from itertools import count
 from pathlib import Path
 from types import ModuleType
 
+from twisted.logger import capturedLogs
+from twisted.plugin import CachedDropin, getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -104,25 +108,43 @@ class DropInTests(SynchronousTestCase):
         self.assertEqual(self.problems(package), [])
 
     def test_broken(self) -> None:
-        """A drop-in that cannot be imported is named with the reason, and harms no other."""
-        package = self.package(bad="import nosuchthing\n", good=GOOD + "b = Backend('fine')\n")
-        found = discover(package)
-        self.assertEqual([backend.name for backend in found.backends], ["fine"])
-        (problem,) = self.problems(package)
-        self.assertIn(".bad cannot be imported: ModuleNotFoundError: No module named 'nosuchthing'", problem)
-        self.assertTrue(self.flushLoggedErrors(ModuleNotFoundError))
+        """A drop-in that cannot be imported costs one line, with its file and the reason, and harms no other."""
+        for text, words in (
+            ("import nosuchthing\n", "ModuleNotFoundError: No module named 'nosuchthing'"),
+            ("raise ValueError('one\\ntwo')\n", "ValueError: one two"),
+            ("def\n", "SyntaxError: "),
+            ("import sys\nsys.exit(3)\n", "SystemExit: 3"),
+        ):
+            package = self.package(bad=text, good=GOOD + "b = Backend('fine')\n")
+            with capturedLogs() as events:
+                found = discover(package)
+                (problem,) = self.problems(package)
+            self.assertEqual(events, [])
+            self.assertEqual([backend.name for backend in found.backends], ["fine"])
+            (folder,) = package.__path__
+            self.assertIn(f"the drop-in {folder}/bad.py cannot be imported: {words}", problem)
 
     def test_broken_later(self) -> None:
-        """So is one that could once be imported and is still in Twisted's cache."""
+        """So does one that could be imported once and is still in Twisted's cache."""
         package = self.package(late=GOOD + "import sys\nassert not hasattr(sys, 'rdv_broken')\nb = Backend('late')\n")
+        self.assertEqual([backend.name for backend in getPlugins(ITunnelBackend, package)], ["late"])
         self.assertEqual([backend.name for backend in discover(package).backends], ["late"])
         del sys.modules[f"{package.__name__}.late"]
         sys.rdv_broken = True  # type: ignore[attr-defined]
         self.addCleanup(delattr, sys, "rdv_broken")
         self.assertEqual(discover(package).backends, ())
         (problem,) = self.problems(package)
-        self.assertIn(".late cannot be imported: AssertionError", problem)
-        self.assertTrue(self.flushLoggedErrors(AssertionError))
+        self.assertIn("late.py cannot be imported: AssertionError", problem)
+
+    def test_hidden(self) -> None:
+        """A backend is found also if Twisted's cache does not know of it, and if that cannot be read."""
+        package = self.package(one=GOOD + "b = Backend('one')\n")
+        (folder,) = package.__path__
+        cache = Path(folder) / "dropin.cache"
+        for content in (pickle.dumps({"one": CachedDropin(f"{package.__name__}.one", "")}), b"\xff"):
+            cache.write_bytes(content)
+            os.utime(cache, (2**32, 2**32))
+            self.assertEqual([backend.name for backend in discover(package).backends], ["one"])
 
     def test_unfit(self) -> None:
         """A backend with an impossible or a taken name, or with something missing, is left out with the reason."""
