@@ -20,7 +20,7 @@ from rdvtwisted.errors import RDVError
 from tests.lab.deployment import MASTER, PROGRAMS, Deployment, master_id, onsite_id
 from tests.lab.lab import Lab
 from tests.lab.namespaces import command
-from tests.lab.private import abandoned
+from tests.lab.private import clear_abandoned
 from tests.lab.processes import LabProcess
 from tests.lab.topology import CUSTOMER_LAN
 
@@ -190,8 +190,7 @@ class Stage:
     """
 
     def __init__(self) -> None:
-        for prefix in abandoned(PREFIX):
-            clear(prefix)
+        clear_abandoned(PREFIX, clear)
         self.lab = Lab(f"{PREFIX}{os.getpid()}", SITES, engineers=ENGINEERS)
         self._disks = Disks(self.lab.prefix)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -15,6 +16,9 @@ from tests.lab.topology import CUSTOMER_LAN
 _PRIVATE = "rdvt"
 """What the prefixes of private labs start with, before the process id."""
 
+_TURN = namespaces.RUN / "rdvlab.turn"
+"""Locked by who clears away; it stays."""
+
 
 def abandoned(start: str) -> list[str]:
     """The prefixes that begin with C{start} of labs whose builder has ended without taking them down."""
@@ -27,6 +31,18 @@ def abandoned(start: str) -> list[str]:
         if processes.start_time(owner["pid"]) != owner["start"]:
             found.append(path.parent.name.removeprefix("rdvlab-"))
     return found
+
+
+def _take_down(prefix: str) -> None:
+    Lab(prefix).down()
+
+
+def clear_abandoned(start: str, clear: Callable[[str], None] = _take_down) -> None:
+    """Call C{clear} for each prefix that is L{abandoned}: one process at a time, lest several pull at the same lab."""
+    with _TURN.open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        for prefix in abandoned(start):
+            clear(prefix)
 
 
 class _Case(Protocol):
@@ -54,6 +70,5 @@ def private_lab(
     A lab, not built yet, that no other process has: for tests and benchmarks.
     Private labs of processes that have died are taken down first.
     """
-    for prefix in abandoned(_PRIVATE):
-        Lab(prefix).down()
+    clear_abandoned(_PRIVATE)
     return Lab(f"{_PRIVATE}{os.getpid()}", sites, lan, engineers)

@@ -14,7 +14,7 @@ from rdvtwisted.errors import RDVError
 from tests.lab import namespaces
 from tests.lab.deployment import END_SECONDS, MASTER, SESSION_SECONDS, Deployment, onsite_id
 from tests.lab.lab import Lab
-from tests.lab.private import abandoned
+from tests.lab.private import clear_abandoned
 from tests.lab.processes import LabError, LabProcess, eventually, tail
 from tests.lab.programs import PROGRAMS, obstacles
 
@@ -40,8 +40,7 @@ class Scene:
     """
 
     def __init__(self) -> None:
-        for prefix in abandoned(_PREFIX):
-            Lab(prefix).down()
+        clear_abandoned(_PREFIX)
         self.lab = Lab(f"{_PREFIX}{os.getpid()}", SITES)
         self.lab.up()
         try:

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from tests.lab.confined import HOME, UNITS, USERS, ConfinedDeployment, allowed, capabilities, writable
 from tests.lab.deployment import SESSION_SECONDS
 from tests.lab.lab import Lab
-from tests.lab.private import abandoned
+from tests.lab.private import clear_abandoned
 from tests.lab.processes import eventually
 from tests.lab.programs import OLD_PROGRAMS, PROGRAMS, obstacles
 from tests.lab.seccomp import LIBRARY
@@ -36,8 +36,7 @@ class ConfinedTests(SynchronousTestCase):
             ctypes.CDLL(LIBRARY)
         except OSError:
             raise SkipTest(f"not installed: {LIBRARY}") from None
-        for prefix in abandoned(_PREFIX):
-            Lab(prefix).down()
+        clear_abandoned(_PREFIX)
         self.lab = Lab(f"{_PREFIX}{os.getpid()}")
         self.addCleanup(self.lab.down)
         self.lab.up()

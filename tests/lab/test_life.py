@@ -171,6 +171,17 @@ class LifeTests(SynchronousTestCase):
         (lab.directory / "lab.json").write_text(json.dumps(state))
         self.assertEqual(abandoned(DOOMED), [DOOMED])
 
+    def test_cleared_together(self) -> None:
+        """Several processes that find the same abandoned lab take it down once, and none of them stumbles."""
+        self.addCleanup(Lab(DOOMED).down)
+        build = f"from tests.lab.lab import Lab; Lab({DOOMED!r}).up()"
+        subprocess.run([sys.executable, "-c", build], cwd=CHECKOUT, check=True)
+        self.assertEqual(abandoned(DOOMED), [DOOMED])
+        clear = f"from tests.lab.private import clear_abandoned; clear_abandoned({DOOMED!r})"
+        clearing = [subprocess.Popen([sys.executable, "-c", clear], cwd=CHECKOUT) for _ in range(4)]
+        self.assertEqual([process.wait(60) for process in clearing], [0] * 4)
+        self.assertEqual(Lab(DOOMED).leftovers(), [])
+
     def test_load(self) -> None:
         """Another process finds the lab by its prefix, unless a part of it is missing."""
         lab = built_for(self)
