@@ -18,10 +18,7 @@ from rdvtwisted.services.resumption import RESUME_SECONDS
 from rdvtwisted.values import Mode, Role, device_id
 from tap.device import DeviceOptions, seconds
 from tap.logbook import Logged, observer
-from tap.refusal import refuse, refusing
-
-#: Exit status of C{rdv-master} for a command line that makes no sense, as wrappers know it.
-BAD_USAGE = 2
+from tap.refusal import BAD_USAGE, refuse, refusing
 
 
 class Options(DeviceOptions):

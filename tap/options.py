@@ -8,7 +8,7 @@ from typing import Any
 from twisted.python import usage
 
 import rdvtwisted
-from tap.refusal import refuse
+from tap.refusal import BAD_USAGE, refuse
 
 
 class CommandOptions(usage.Options):
@@ -34,4 +34,4 @@ class CommandOptions(usage.Options):
         except usage.UsageError as error:
             if self.parent is None:
                 raise
-            refuse(self.command, str(error), 1)
+            refuse(self.command, str(error), BAD_USAGE)

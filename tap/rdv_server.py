@@ -7,10 +7,11 @@ import os
 from twisted.application.service import IService
 from twisted.python import usage
 
+from rdvtwisted.errors import ConfigError
 from rdvtwisted.services.server import make_server
 from tap.logbook import Logged, observer
 from tap.options import CommandOptions
-from tap.refusal import refusing
+from tap.refusal import BAD_USAGE, refuse, refusing
 
 #: Options that are short names of settings.
 _SHORTHANDS = {
@@ -66,5 +67,10 @@ def makeService(options: Options) -> IService:
     before the process goes into the background.
     """
     with refusing(options.command):
-        service = make_server(options["config"], os.environ, options.overrides, confined=True)
+        try:
+            service = make_server(options["config"], os.environ, options.overrides, confined=True)
+        except ConfigError as error:
+            if error.key in options.overrides:
+                refuse(options.command, str(error), BAD_USAGE)
+            raise
         return Logged(service, observer(service.log_level, options.parent or {}))

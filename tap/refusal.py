@@ -9,6 +9,9 @@ from typing import NoReturn
 
 from rdvtwisted.errors import RDVError
 
+#: Exit status for a command line that makes no sense, as wrappers know it.
+BAD_USAGE = 2
+
 
 def refuse(command: str, text: str, status: int) -> NoReturn:
     """End the program with a line, and this exit status."""

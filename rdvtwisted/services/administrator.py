@@ -19,7 +19,7 @@ from rdvtwisted.adapters.store.inventory import SqlInventory, open_inventory
 from rdvtwisted.adapters.users import this_process
 from rdvtwisted.audit import Deed
 from rdvtwisted.config import ServerSettings
-from rdvtwisted.errors import RDVError
+from rdvtwisted.errors import InvalidValue, RDVError
 from rdvtwisted.services import lastseen
 from rdvtwisted.sightings import Sightings
 
@@ -31,6 +31,15 @@ class UsageError(RDVError):
     """The command line makes no sense."""
 
     exit_status = 2
+
+
+@contextmanager
+def reading_arguments() -> Iterator[None]:
+    """While values of the command line are taken apart: one that is none of its kind makes no sense there."""
+    try:
+        yield
+    except InvalidValue as error:
+        raise UsageError(str(error)) from None
 
 
 @frozen

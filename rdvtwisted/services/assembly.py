@@ -143,22 +143,37 @@ def _equipment(settings: DeviceSettings, reactor: Any) -> Equipment:
     )
 
 
+class UnfitBackend(InvalidValue):
+    """The command line names a tunnel backend that does not exist, or that goes against what else it says."""
+
+    exit_status = 2
+
+
+def _check_named(settings: DeviceSettings, wanted: Sequence[str]) -> None:
+    """
+    Look at the tunnel backends that were named, before anything is made.
+
+    @raise UnfitBackend: there is none of a name, or the server can read it and must not.
+    """
+    known = {backend.name: backend for backend in discover().backends} if wanted else {}
+    for name in wanted:
+        if name not in known:
+            raise UnfitBackend("tunnel backend", name, f"use one of {', '.join(known) or 'none: there is none here'}")
+        if settings.end_to_end and not known[name].relay:
+            raise UnfitBackend("tunnel backend", name, "the server can read what it carries: --end-to-end refuses that")
+
+
 def _require_backends(equipment: Equipment, wanted: Sequence[str]) -> None:
     """
     Make sure that there is a tunnel backend, and those that are wanted; leave the equipment these only, if any.
 
     @raise MissingProgram: it lacks something; what, and the cure.
-    @raise InvalidValue: there is none of that name, or none that the server cannot read.
     """
     discovery = discover()
     found = {backend.name: backend.missing() for backend in discovery.backends}
     for name in wanted:
-        if name not in found:
-            raise InvalidValue("tunnel backend", name, f"use one of {', '.join(found) or 'none: there is none here'}")
         if found[name]:
             raise MissingProgram(f"the tunnel backend {name} cannot be used here: {'; '.join(_lacking(found[name]))}")
-        if name not in equipment.backends:
-            raise InvalidValue("tunnel backend", name, "the server can read what it carries: --end-to-end refuses that")
     if not equipment.backends:
         lacking = [*_lacking(each for missing in found.values() for each in missing), *discovery.problems]
         if equipment.settings.end_to_end:
@@ -193,6 +208,7 @@ def make_onsite(
     @raise RDVError: this machine lacks something, or a file cannot be used.
     """
     console = Console(_log_line, _log_complaint, report)
+    _check_named(settings, backends or ())
     console.check()
     equipment = _equipment(settings, reactor or global_reactor())
     if access is not None:
@@ -262,6 +278,7 @@ def make_master(
     """
     reactor = reactor or global_reactor()
     console = Console(say, complain, report) if terminal else Console(_log_line, _log_complaint, report)
+    _check_named(settings, wanted.backends or ())
     console.check()
     equipment = _equipment(settings, reactor)
     if wanted.onsite is not None:

@@ -12,7 +12,7 @@ from rdvtwisted.accessfile import LARGEST_FILE, RuleFileError, dump, load, momen
 from rdvtwisted.adapters.store.inventory import SqlInventory
 from rdvtwisted.errors import InvalidValue, RDVError
 from rdvtwisted.scope import ALL, EVERYWHERE, Destination, Scope
-from rdvtwisted.services.administrator import Administrator, Answer, UsageError
+from rdvtwisted.services.administrator import Administrator, Answer, UsageError, reading_arguments
 from rdvtwisted.services.moments import moment_to_come
 from rdvtwisted.services.tables import table
 from rdvtwisted.values import Device, Mode, Role
@@ -76,7 +76,8 @@ def remove(admin: Administrator, arguments: Namespace) -> Answer:
 def check(admin: Administrator, arguments: Namespace) -> Answer:
     """What the rules come to for a master and an onsite, and which they are."""
     master, onsite = arguments.master, arguments.onsite
-    wanted = None if arguments.destination is None else Destination.parse(arguments.destination)
+    with reading_arguments():
+        wanted = None if arguments.destination is None else Destination.parse(arguments.destination)
     with admin.inventory() as inventory:
         policy = inventory.policy()
         for id, role in ((master, Role.MASTER), (onsite, Role.ONSITE)):
@@ -186,7 +187,9 @@ def remove_from_group(admin: Administrator, arguments: Namespace) -> Answer:
 
 
 def _new(admin: Administrator, arguments: Namespace, effect: Effect) -> Answer:
-    destinations = tuple(map(Destination.parse, arguments.destination))
+    with reading_arguments():
+        destinations = tuple(map(Destination.parse, arguments.destination))
+        until = None if arguments.until is None else moment_to_come(arguments.until, admin.now)
     modes = (Mode(arguments.mode),) if arguments.mode else tuple(Mode)
     if destinations and Scope.of(destinations) != ALL and Mode.L2 in modes:
         if effect is Effect.DENY:
@@ -195,7 +198,6 @@ def _new(admin: Administrator, arguments: Namespace, effect: Effect) -> Answer:
             raise UsageError(f"{_UNKEPT}: leave them out, or use --mode L3")
         else:
             modes = (Mode.L3,)
-    until = None if arguments.until is None else moment_to_come(arguments.until, admin.now)
     rule = Rule(effect, arguments.master, arguments.onsite, modes, destinations, until, arguments.comment)
     with admin.inventory() as inventory:
         for name, role in ((rule.master, Role.MASTER), (rule.onsite, Role.ONSITE)):

@@ -13,7 +13,7 @@ from attrs import define, field
 from rdvtwisted.adapters.store.auditfiles import AuditFiles
 from rdvtwisted.audit import Entry, InvalidEntry, Mark, timestamp
 from rdvtwisted.errors import InvalidValue, RDVError
-from rdvtwisted.services.administrator import Administrator, Answer
+from rdvtwisted.services.administrator import Administrator, Answer, reading_arguments
 from rdvtwisted.services.console import amount, duration
 from rdvtwisted.services.moments import moment_gone
 from rdvtwisted.services.tables import listing, table
@@ -54,8 +54,9 @@ def show(admin: Administrator, arguments: Namespace) -> Answer:
 
 def verify_(admin: Administrator, arguments: Namespace) -> Answer:
     """Whether the trail, or an exported one, is whole."""
-    after = None if arguments.after is None else Mark.from_text(arguments.after)
-    known = None if arguments.head is None else Mark.from_text(arguments.head)
+    with reading_arguments():
+        after = None if arguments.after is None else Mark.from_text(arguments.after)
+        known = None if arguments.head is None else Mark.from_text(arguments.head)
     trail = admin.trail()
     where = arguments.file or str(trail.path)
     lines = _lines(trail) if arguments.file is None else _file_lines(admin, arguments.file)
@@ -130,10 +131,11 @@ class _Selection:
 
     @classmethod
     def of(cls, admin: Administrator, arguments: Namespace) -> _Selection:
-        since, until = (
-            None if text is None else timestamp(moment_gone(text, admin.now))
-            for text in (arguments.since, arguments.until)
-        )
+        with reading_arguments():
+            since, until = (
+                None if text is None else timestamp(moment_gone(text, admin.now))
+                for text in (arguments.since, arguments.until)
+            )
         wanted = (since, until, arguments.device, arguments.session, arguments.action)
         asks = any(each is not None for each in wanted)
         return cls(asks, since or "", until or "~", arguments.device, arguments.session, arguments.action)

@@ -10,7 +10,7 @@ from attrs import evolve
 
 from rdvtwisted.config import SSH_PORT
 from rdvtwisted.errors import InvalidValue, RDVError
-from rdvtwisted.services.administrator import Administrator, Answer, UsageError
+from rdvtwisted.services.administrator import Administrator, Answer, UsageError, reading_arguments
 from rdvtwisted.services.console import duration
 from rdvtwisted.services.public_keys import keys_of_file, public_key
 from rdvtwisted.services.tables import listing, table
@@ -37,7 +37,8 @@ def add(admin: Administrator, arguments: Namespace) -> Answer:
             "give the device's public key with --key or --key-file; on the device,"
             f" '{_program(Role(arguments.role))} -u {arguments.id} --make-key' makes one"
         )
-    device = Device(arguments.id, Role(arguments.role), keys, legacy=arguments.legacy, label=arguments.label)
+    with reading_arguments():
+        device = Device(arguments.id, Role(arguments.role), keys, legacy=arguments.legacy, label=arguments.label)
     with admin.inventory(create=True) as inventory:
         inventory.add(device)
     server = admin.announce("device-added", device.id, detail=_facts(device))
@@ -228,7 +229,8 @@ def _facts(device: Device) -> str:
 
 
 def _given_keys(admin: Administrator, lines: list[str], file: str | None) -> tuple[PublicKey, ...]:
-    keys = [public_key(line) for line in lines]
+    with reading_arguments():
+        keys = [public_key(line) for line in lines]
     if file is not None:
         keys += keys_of_file(file, admin.terminal.stdin)
     return tuple(keys)

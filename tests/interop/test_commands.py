@@ -28,11 +28,11 @@ def _unwritable(folder: Path) -> Path:
 class ServerRefusalTests(CommandCase):
     """C{twistd rdv-server} refuses before it goes into the background."""
 
-    async def refused(self, line: str, *options: str, before: list[str] | None = None) -> None:
-        """In the foreground and in the background alike: one line, status 1, no process and no file of it left."""
+    async def refused(self, line: str, *options: str, before: list[str] | None = None, status: int = 1) -> None:
+        """In the foreground and in the background alike: one line, this status, no process and no file of it left."""
         for twistd in (["-n"], ["-l", "log"]):
             words = ["twistd", *twistd, "--pidfile=pid", "rdv-server", *self.places(self.folder / "state"), *options]
-            self.assert_refused(await self.command(*words, before=before or []), 1, f"rdv-server: {line}")
+            self.assert_refused(await self.command(*words, before=before or []), status, f"rdv-server: {line}")
             self.assertFalse((self.folder / "pid").exists())
 
     async def test_port_in_use(self) -> None:
@@ -60,11 +60,11 @@ class ServerRefusalTests(CommandCase):
         await self.refused("cannot make /dev/null/x: not a directory\n", "-s", "/dev/null/x")
 
     async def test_settings(self) -> None:
-        """Settings that do not exist, or cannot be, wherever they stand."""
+        """Settings that do not exist, or cannot be, wherever they stand; in an option they are bad usage."""
         await self.refused(
-            "setting ssh.prot: there is no such setting; did you mean ssh.port?\n", "--set", "ssh.prot=1"
+            "setting ssh.prot: there is no such setting; did you mean ssh.port?\n", "--set", "ssh.prot=1", status=2
         )
-        await self.refused("setting ssh.port: 'x' is not a whole number", "--ssh-port=x")
+        await self.refused("setting ssh.port: 'x' is not a whole number", "--ssh-port=x", status=2)
         (self.folder / "file").write_text("[ssh]\nprot = 1\n")
         await self.refused("setting ssh.prot: there is no such setting; did you mean ssh.port? (settings", "-c", "file")
         self.environment["RDV_SERVER_SSH_PROT"] = "1"
@@ -72,11 +72,12 @@ class ServerRefusalTests(CommandCase):
 
     async def test_options(self) -> None:
         """Options that do not exist, and what the log cannot be."""
-        await self.refused("option --nonsense not recognized\n", "--nonsense")
-        await self.refused("--set x: write SECTION.KEY=VALUE\n", "--set", "x")
+        await self.refused("option --nonsense not recognized\n", "--nonsense", status=2)
+        await self.refused("--set x: write SECTION.KEY=VALUE\n", "--set", "x", status=2)
         await self.refused(
             f"setting control.socket: /{'x' * 120}/s is longer than 107 bytes; name a shorter path\n",
             f"--set=control.socket=/{'x' * 120}/s",
+            status=2,
         )
         result = await self.command("twistd", "-l", "gone/log", "rdv-server", *self.places(self.folder / "state"))
         self.assert_refused(
@@ -316,12 +317,21 @@ class MasterCommandTests(CommandCase):
             self.assertEqual("Device: get_role" in (self.folder / "log").read_text(), expected)
 
     async def test_usage(self) -> None:
-        """Bad usage is status 2 of rdv-master, and 1 of twistd's commands, as twistd has it."""
+        """Bad usage is status 2, of rdv-master and of twistd's commands; nothing has been made then."""
         who = ["-u", "rpi1", "-R", "127.0.0.1"]
         mandatory = "Error: --onsite argument is mandatory if --list-onsite is not used\n"
         for options, line in ((who, mandatory), ([*who, "--nonsense"], "option --nonsense not recognized\n")):
             self.assert_refused(await self.command("rdv-master", *options), 2, f"rdv-master: {line}")
-            self.assert_refused(await self.command("twistd", "-n", "master-dev", *options), 1, f"master-dev: {line}")
+            self.assert_refused(await self.command("twistd", "-n", "master-dev", *options), 2, f"master-dev: {line}")
+        line = "invalid tunnel backend 'nope': use one of tls, stunnel, vtun\n"
+        who += ["-s", "new"]
+        for words, name in (
+            (["rdv-master", *who, "-o", "rpi2", "-b", "nope"], "rdv-master"),
+            (["twistd", "-n", "master-dev", *who, "-o", "rpi2", "-b", "nope"], "master-dev"),
+            (["twistd", "-n", "onsite-dev", *who, "-b", "tls,nope"], "onsite-dev"),
+        ):
+            self.assert_refused(await self.command(*words), 2, f"{name}: {line}")
+            self.assertFalse((self.folder / "new").exists())
 
     async def test_informs(self) -> None:
         """--help-backends and --version need nothing, and are no failure."""

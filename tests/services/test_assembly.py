@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,14 @@ class DeviceTests(AssemblyCase):
             backends=("other",),
         )
         self.master(onsite="rpi2200", backends=("twin",))
+
+    def test_wrong_backend(self) -> None:
+        """To name a backend that does not exist is bad usage: status 2, before the device has made itself a key."""
+        self.find(Backend())
+        for make in (partial(self.master, onsite="rpi2200"), partial(self.master, list_onsite=True), self.onsite):
+            error = self.assertRaises(InvalidValue, make, backends=("twin", "pigeon"))
+            self.assertEqual((str(error), error.exit_status), ("invalid tunnel backend 'pigeon': use one of twin", 2))
+            self.assertFalse(self.folder.exists())
 
     def test_wanted_backends(self) -> None:
         """An onsite offers those only that the operator names, in that order; all have to be here and usable."""

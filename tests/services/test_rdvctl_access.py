@@ -124,12 +124,20 @@ class RuleTests(AccessTestCase):
             ("invalid device 'rpi2': rpi2 is an onsite, where a master is to be named", ("rpi2", "rpi1")),
             ("invalid device 'bob': bob is a master, where an onsite is to be named", ("*", "bob")),
             ("invalid group 'lyon': there is no such group", ("ann", "@lyon")),
-            ("invalid end '+0m': it is past", ("ann", "rpi1", "--until", "+0m")),
         ):
             self.refused(line, "allow", *arguments)
             self.refused(line, "deny", *arguments)
-        self.assertEqual(self.run_("access", "allow", "ann", "rpi1", "web"), 1)
-        self.assertIn("invalid destination 'web': use ADDRESS", self.rdvctl.err)
+
+    def test_misused(self) -> None:
+        """A destination, a time or a key that is none is bad usage: status 2."""
+        line = "invalid end '+0m': it is past"
+        self.refused(line, "allow", "ann", "rpi1", "--until", "+0m", status=2)
+        for arguments in (("access", "allow"), ("access", "deny"), ("access", "check")):
+            self.assertEqual(self.run_(*arguments, "ann", "rpi1", "web"), 2)
+            self.assertIn("invalid destination 'web': use ADDRESS", self.rdvctl.err)
+        for words in (("device", "add", "new", "--role", "onsite", "--key"), ("key", "add", "rpi1")):
+            self.assertEqual(self.run_(*words, "rubbish"), 2)
+            self.assertIn("invalid public key 'rubbish'", self.rdvctl.err)
 
     def test_remove(self) -> None:
         """Rules are removed by number, all that are named or none."""

@@ -61,9 +61,9 @@ class AuditCase(SynchronousTestCase):
         self.assertEqual(self.rdvctl("audit", *arguments, stdin=stdin), status, self.rdvctl.err)
         return self.rdvctl.out
 
-    def refused(self, line: str, *arguments: str) -> None:
+    def refused(self, line: str, *arguments: str, status: int = 1) -> None:
         """A command is not done, and says why."""
-        self.assertEqual(self.rdvctl("audit", *arguments), 1)
+        self.assertEqual(self.rdvctl("audit", *arguments), status)
         self.assertEqual((self.rdvctl.err, self.rdvctl.out), (f"rdvctl: error: {line}\n", ""))
 
 
@@ -144,6 +144,7 @@ class ReadingTests(TrailCase):
             "list",
             "--since",
             "yesterday",
+            status=2,
         )
 
     def test_show(self) -> None:
@@ -257,9 +258,8 @@ class VerifyTests(TrailCase):
     def test_no_mark(self) -> None:
         """What is no mark is refused."""
         for option in ("--head", "--after"):
-            self.refused(
-                "invalid mark '4': it should read NUMBER:HASH, as rdvctl audit head prints it", "verify", option, "4"
-            )
+            line = "invalid mark '4': it should read NUMBER:HASH, as rdvctl audit head prints it"
+            self.refused(line, "verify", option, "4", status=2)
 
 
 class AdministrationTests(AuditCase):

@@ -90,7 +90,7 @@ class OptionsCase(SynchronousTestCase):
     def assert_mistakes(self, *mistakes: tuple[list[str], str]) -> None:
         """
         Each command line is refused with this text; under twistd that is one
-        line on standard error, and exit status 1.
+        line on standard error, and exit status 2.
         """
         for words, text in mistakes:
             error = self.assertRaises(usage.UsageError, self.parse, *words)
@@ -100,7 +100,7 @@ class OptionsCase(SynchronousTestCase):
             options = self.options()
             options.parent = usage.Options()
             end = self.assertRaises(SystemExit, options.parseOptions, words)
-            self.assertEqual((end.code, self.err.getvalue()), (1, f"{self.options.command}: {text}\n"))
+            self.assertEqual((end.code, self.err.getvalue()), (2, f"{self.options.command}: {text}\n"))
 
 
 class DeviceOptionsTests(OptionsCase):
