@@ -38,7 +38,7 @@ LOGIN_SECONDS = 30.0
 KEEPALIVE_IDLE_SECONDS = 45.0
 KEEPALIVE_ANSWER_SECONDS = 15.0
 #: Connections that may be logging in at one time, in all and from one address: bounds what strangers can hold.
-MAX_UNAUTHENTICATED = 64
+MAX_UNAUTHENTICATED = 256
 MAX_UNAUTHENTICATED_PER_ADDRESS = 8
 #: Connections that may be logged in at one time, in all and of one device; the oldest of a device goes first.
 MAX_CONNECTIONS = 16384

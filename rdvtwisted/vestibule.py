@@ -12,6 +12,8 @@ from rdvtwisted.origin import origin
 
 #: Seconds between two reports of connections turned away for want of room.
 CROWDED_SECONDS = 10.0
+#: Seconds from one stage to the next for which somebody counts as getting on: a slow round trip.
+PROGRESS_SECONDS = 1.0
 #: Origins that are remembered for having been let in: bounds the memory.
 MAX_REGULARS = 4096
 
@@ -41,8 +43,13 @@ class _Stranger:
     host: str
     origin: str
     put_out: Callable[[], None]
-    #: Stages that are behind it.
+    #: Stages that are behind it, and when the last one was.
     stages: int = 0
+    advanced_at: float = 0.0
+
+    def gets_on(self, now: float) -> bool:
+        """Whether it has done its part until a moment ago."""
+        return self.stages > 0 and now - self.advanced_at < PROGRESS_SECONDS
 
 
 @define(eq=False)
@@ -51,11 +58,14 @@ class Vestibule:
     Counts strangers, all together and by L{origin}.
 
     When all places are taken somebody has to leave: not from where others
-    were let in before, as long as there is anybody else; then of the origin
-    that takes the most; then who has got least far; and whoever has been here
-    longest. Who comes to be let in says so with its first bytes and is done
-    within a few round trips: no number of connections that say nothing, or
-    little, keeps it out, and hardly anything keeps out a device that was here before.
+    were let in before, as long as there is anybody else; not who is getting
+    on; then of the origin that takes the most; then who has got least far; and
+    whoever has been here longest. If all are getting on, the newcomer is
+    turned away, before anything is spent on it, unless others were let in
+    before from where it comes. So no number of connections that say nothing,
+    or little, keeps out who comes to be let in; hardly anything keeps out a
+    device that was here before; and when all come at once, those in progress
+    get through.
 
     @ivar regulars: where others were let in before; doors may share it.
     @ivar complaint: what is reported of those for whom there is no room; many such make one report, lest a flood
@@ -83,14 +93,13 @@ class Vestibule:
         Somebody has come to C{door} from C{host}. If need be another one is put out for it.
 
         @param put_out: called if C{stranger} has to make room; it has left then.
-        @return: False if too many have come from there already.
+        @return: False if too many have come from there already, or all others get on better.
         """
         place = origin(host)
-        if self._origins[place] >= self.places_per_origin:
+        full = self._origins[place] >= self.places_per_origin
+        if full or (len(self._strangers) >= self.places and not self._make_room(place)):
             self._report(door, host)
             return False
-        if len(self._strangers) >= self.places:
-            self._make_room()
         self._strangers[stranger] = _Stranger(door, host, place, put_out)
         self._origins[place] += 1
         return True
@@ -99,6 +108,7 @@ class Vestibule:
         """A stranger has come one stage nearer to being let in. Nothing to those who are not here any more."""
         if (here := self._strangers.get(stranger)) is not None:
             here.stages += 1
+            here.advanced_at = self.clock.seconds()
 
     def leave(self, stranger: object) -> None:
         """A stranger is let in, or gone. Idempotent."""
@@ -108,16 +118,22 @@ class Vestibule:
             if not self._origins[left.origin]:
                 del self._origins[left.origin]
 
-    def _make_room(self) -> None:
-        def worth(place: tuple[object, _Stranger]) -> tuple[bool, int, int]:
+    def _make_room(self, newcomer: str) -> bool:
+        """Whether somebody has left for one who comes from this origin."""
+        now = self.clock.seconds()
+
+        def worth(place: tuple[object, _Stranger]) -> tuple[bool, bool, int, int]:
             here = place[1]
-            return here.origin in self.regulars, -self._origins[here.origin], here.stages
+            return here.origin in self.regulars, here.gets_on(now), -self._origins[here.origin], here.stages
 
         # Of several that are worth as little this is the first, hence the oldest.
         least, left = min(self._strangers.items(), key=worth)
+        if left.gets_on(now) and (left.origin in self.regulars or newcomer not in self.regulars):
+            return False
         self.leave(least)
         self._report(left.door, left.host)
         left.put_out()
+        return True
 
     def _report(self, door: str, host: str) -> None:
         self._turned_away += 1

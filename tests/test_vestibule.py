@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from rdvtwisted.origin import address_text, origin
-from rdvtwisted.vestibule import CROWDED_SECONDS, MAX_REGULARS, Regulars, Vestibule
+from rdvtwisted.vestibule import CROWDED_SECONDS, MAX_REGULARS, PROGRESS_SECONDS, Regulars, Vestibule
 
 
 class VestibuleTests(SynchronousTestCase):
@@ -76,10 +76,43 @@ class VestibuleTests(SynchronousTestCase):
         for number in range(10):
             self.enter(vestibule, str(number), f"host{number}")
             vestibule.advance(str(number))
+            self.clock.advance(PROGRESS_SECONDS)
         self.assertEqual(self.out, [str(number) for number in range(9)])
         self.enter(vestibule, "third device", "2001:db8::4")
         self.enter(vestibule, "11", "host11")
         self.assertEqual(self.out[9:], ["9", "device"])
+
+    def test_in_progress(self) -> None:
+        """When more come than there are places, those who are getting on finish; newcomers are turned away until then."""
+        vestibule = self.vestibule(3, 1)
+        for number in range(3):
+            self.enter(vestibule, str(number), f"host{number}")
+            vestibule.advance(str(number))
+        self.assertEqual([self.enter(vestibule, f"late{n}", f"late{n}") for n in range(20)], [False] * 20)
+        self.clock.advance(PROGRESS_SECONDS / 2)
+        vestibule.advance("1")
+        vestibule.leave("0")
+        self.assertTrue(self.enter(vestibule, "late", "late"))
+        self.assertEqual((self.out, len(vestibule)), ([], 3))
+        # Who stops on the way, or has not begun, is no reason to wait.
+        self.clock.advance(PROGRESS_SECONDS / 2)
+        self.assertTrue(self.enter(vestibule, "next", "next"))
+        self.assertTrue(self.enter(vestibule, "last", "last"))
+        self.assertEqual(self.out, ["late", "next"])
+
+    def test_regular_in_a_rush(self) -> None:
+        """Who was here before comes in also when all others are getting on; not in the place of another such one."""
+        vestibule = self.vestibule(2, 1)
+        for number in range(3):
+            vestibule.regulars.welcome(f"regular{number}")
+        for number in range(2):
+            self.enter(vestibule, str(number), f"host{number}")
+            vestibule.advance(str(number))
+        for number in range(2):
+            self.assertTrue(self.enter(vestibule, f"regular{number}", f"regular{number}"))
+            vestibule.advance(f"regular{number}")
+        self.assertFalse(self.enter(vestibule, "regular2", "regular2"))
+        self.assertEqual(self.out, ["0", "1"])
 
     def test_regulars_are_bounded(self) -> None:
         """Those that have not been here for longest are forgotten."""

@@ -132,7 +132,12 @@ class ServerTransport(SecureTransport, conch.SSHServerTransport):
         self.reception.refused(self.door, self.address, account, reason)
 
     def introduce(self) -> None:
-        """Say which signatures of users are accepted: that is not the same as which ones we make (RFC 8308)."""
+        """
+        Our part of the exchange is done, which costs more than all the rest: it is not to have been in vain.
+
+        Say which signatures of users are accepted: that is not the same as which ones we make (RFC 8308).
+        """
+        self.server.vestibule.advance(self)
         names = algorithms.signatures(algorithms.SIGNATURES, self.server.legacy)
         self.sendExtInfo([(b"server-sig-algs", ",".join(names).encode())])
 

@@ -29,7 +29,7 @@ class ServerSettings(LineSettings):
     #: Failed requests after which a connection is closed.
     authentication_attempts: int = 6
     #: Connections that are not logged in: all together, and from one address.
-    strangers: int = 64
+    strangers: int = 256
     strangers_per_address: int = 8
     #: Channels that one connection may have at a time.
     session_channels: int = 4

@@ -26,6 +26,7 @@ from rdvtwisted.adapters.front.turnstile import LINE_LIMIT, Turnstile
 from rdvtwisted.adapters.front.visit import Limits
 from rdvtwisted.interfaces import ITicketOffice, ITunnelSeat
 from rdvtwisted.origin import origin
+from rdvtwisted.vestibule import PROGRESS_SECONDS
 from tests.adapters.front.clients import Identity, Office, Seat, TLSClient, Wire, converse
 
 #: What is told of those for whom there is no room.
@@ -476,6 +477,7 @@ class RefusalTests(DoorTestCase):
         for host in range(1, 6):
             wires.append(self.arrive(f"192.0.2.{host}"))
             self.converse(TLSClient("rdv-tunnel/1", identity=Identity()), wires[-1])
+            self.clock.advance(PROGRESS_SECONDS)
         for wire in wires:
             wire.settle()
         self.assertEqual([wire.connected for wire in wires], [False, True, True, True, True])
