@@ -55,7 +55,7 @@ def discover(package: ModuleType = plugins) -> Discovery:
             continue
         for backend in backends:
             problem = _unfit(backend)
-            if problem is None and backend.name in found:
+            if problem is None and found.get(backend.name, backend) is not backend:
                 problem = f"two backends call themselves {backend.name}: the second one is left out"
             if problem is None:
                 found[backend.name] = backend

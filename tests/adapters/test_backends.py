@@ -107,6 +107,13 @@ class DropInTests(SynchronousTestCase):
         self.assertEqual([backend.name for backend in discover(package).backends], [OWN[0], "ape", "zebra"])
         self.assertEqual(self.problems(package), [])
 
+    def test_borrowed(self) -> None:
+        """A drop-in may import another one's backend: that is one backend all the same."""
+        package = self.package(one=GOOD + "b = Backend('one')\n", two="from .one import b\nagain = b\n")
+        found = discover(package)
+        self.assertEqual([backend.name for backend in found.backends], ["one"])
+        self.assertEqual(self.problems(package), [])
+
     def test_broken(self) -> None:
         """A drop-in that cannot be imported costs one line, with its file and the reason, and harms no other."""
         for text, words in (

@@ -1,18 +1,32 @@
-"""What the demo plays and who plays it, and the command line that says so."""
+"""
+What the demo plays and who plays it, and the command line that says so.
+
+C{script/demo} has any Python look at its command line before it installs
+anything, so this needs nothing but the standard library.
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
 
-from attrs import frozen
+DOORS = ("ssh", "tls")
+"""By which doors devices may get to the server."""
 
-from tests.lab.deployment import DOORS
+OWN_BACKENDS = ("tls", "stunnel", "vtun")
+"""The tunnel backends that come with the product."""
+
+OLD_BACKEND = "vtun"
+"""The only one that old devices have."""
 
 PAIRS = ("new-new", "new-old", "old-new", "old-old")
 """What kinds of devices onsite and master may be."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Casting:
     """
     What is played, and by whom.
@@ -36,13 +50,21 @@ class Casting:
     def backends(self) -> tuple[str | None, str | None]:
         """Of onsite and master, as far as that is known beforehand."""
         named = {"onsite": self.onsite, "master": self.master}
-        onsite, master = ("vtun" if role in self.old else name for role, name in named.items())
+        onsite, master = (OLD_BACKEND if role in self.old else name for role, name in named.items())
         return onsite, master
 
 
-def arguments() -> argparse.ArgumentParser:
-    """The command line that L{main} understands."""
-    parser = argparse.ArgumentParser(prog="script/demo", description="One session from end to end, on this machine.")
+class Parser(argparse.ArgumentParser):
+    """Refuses in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """See the class; the exit status is 2."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def arguments() -> Parser:
+    """The command line that L{read} understands."""
+    parser = Parser(prog="script/demo", description="One session from end to end, on this machine.")
     parser.add_argument("--backend", help="tunnel backend of both devices (default: what they choose)")
     parser.add_argument("--onsite-backend", metavar="BACKEND", help="that of the onsite alone")
     parser.add_argument("--master-backend", metavar="BACKEND", help="that of the master alone")
@@ -51,7 +73,7 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("--mode", choices=("L3", "L2"), default="L3", help="routed or bridged (default: %(default)s)")
     parser.add_argument(
-        "--door", choices=tuple(DOORS), default="ssh", help="how the devices get to the server (default: %(default)s)"
+        "--door", choices=DOORS, default="ssh", help="how the devices get to the server (default: %(default)s)"
     )
     parser.add_argument(
         "--json", action="store_true", help="end with one line of JSON; all else goes to standard error"
@@ -61,10 +83,47 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def casting(options: argparse.Namespace) -> Casting:
-    """What the command line asks for."""
+def installed() -> Sequence[str]:
+    """The tunnel backends that devices will find; before the product is installed only its own can be known."""
+    try:
+        from rdvtwisted.adapters.backends import discover
+    except ImportError:
+        return OWN_BACKENDS
+    return [backend.name for backend in discover().backends]
+
+
+def objections(options: argparse.Namespace) -> Sequence[str]:
+    """What cannot be played of what the command line asks for, a sentence each."""
+    found = []
+    known = installed()
+    named = {option: getattr(options, f"{option}_backend" if option != "both" else "backend") for option in _OPTIONS}
+    for option, name in named.items():
+        if name is not None and name not in known:
+            found.append(f"{_OPTIONS[option]} {name}: there is no such tunnel backend; use one of {', '.join(known)}")
+    for role, kind in zip(("onsite", "master"), options.pair.split("-")):
+        for option in (role, "both"):
+            if kind == "old" and named[option] not in (None, OLD_BACKEND):
+                found.append(f"{_OPTIONS[option]} {named[option]}: an old {role} has {OLD_BACKEND} and nothing else")
+    if None not in (named["both"], named["master"]) and named["both"] != named["master"]:
+        found.append(f"--backend {named['both']}: --master-backend names another one for the master")
+    return found
+
+
+_OPTIONS = {"both": "--backend", "onsite": "--onsite-backend", "master": "--master-backend"}
+
+
+def read(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Casting]:
+    """
+    Take a command line apart.
+
+    @raise SystemExit: it makes no sense, or asks for help.
+    """
+    parser = arguments()
+    options = parser.parse_args(argv)
+    for objection in objections(options):
+        parser.error(objection)
     onsite, master = options.pair.split("-")
-    return Casting(
+    return options, Casting(
         mode=options.mode,
         door=options.door,
         # Whoever names a backend for both wants an onsite that has others, too: the master's word is enough.
@@ -72,3 +131,8 @@ def casting(options: argparse.Namespace) -> Casting:
         master=options.master_backend or options.backend,
         old=frozenset(role for role, kind in (("onsite", onsite), ("master", master)) if kind == "old"),
     )
+
+
+if __name__ == "__main__":
+    read()
+    sys.exit(0)

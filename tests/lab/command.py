@@ -21,6 +21,8 @@ EXIT_DOWN = 3
 
 EXIT_BROKEN = 1
 
+USUAL_PREFIX = "rdvlab"
+
 
 def _say(text: str) -> None:
     """One line for the person at the terminal."""
@@ -28,25 +30,39 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
+def _which(default: str) -> argparse.ArgumentParser:
+    """The option that all commands have."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(
+        "--prefix", default=default, help=f"which lab: the start of all its names (default: {USUAL_PREFIX})"
+    )
+    return parser
+
+
 def arguments() -> argparse.ArgumentParser:
     """The command line that L{main} understands."""
-    parser = argparse.ArgumentParser(prog="script/lab", description="A small Internet in network namespaces.")
-    parser.add_argument(
-        "--prefix", default="rdvlab", help="which lab: the start of all its names (default: %(default)s)"
+    parser = argparse.ArgumentParser(
+        prog="script/lab", description="A small Internet in network namespaces.", parents=[_which(USUAL_PREFIX)]
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    up = commands.add_parser("up", help="build the lab, with services on the customer's LAN")
+    # Behind a command it is as good as before it; without a default there, as that would win.
+    which = [_which(argparse.SUPPRESS)]
+    up = commands.add_parser("up", help="build the lab, with services on the customer's LAN", parents=which)
     up.add_argument("--sites", type=int, default=1, help="number of customers (default: %(default)s)")
     up.add_argument("--engineers", type=int, default=1, help="number of masters with a PC (default: %(default)s)")
     up.add_argument("--lan", default="192.168.1.0/24", help="the LAN that each of them has (default: %(default)s)")
-    commands.add_parser("down", help="take it away, and everything that runs in it")
-    status = commands.add_parser("status", help="show hosts, addresses and processes; exits with 3 if there is no lab")
+    commands.add_parser("down", help="take it away, and everything that runs in it", parents=which)
+    status = commands.add_parser(
+        "status", help="show hosts, addresses and processes; exits with 3 if there is no lab", parents=which
+    )
     status.add_argument("--json", action="store_true", help="for programs")
-    execute = commands.add_parser("exec", help="run a command in a host, with its exit status and this terminal")
+    execute = commands.add_parser(
+        "exec", help="run a command in a host, with its exit status and this terminal", parents=which
+    )
     execute.add_argument("host")
     execute.add_argument("argv", nargs=argparse.REMAINDER, metavar="CMD")
     for name, does in (("cut", "pull the uplink cable of a host"), ("mend", "plug it in again")):
-        cable = commands.add_parser(name, help=does)
+        cable = commands.add_parser(name, help=does, parents=which)
         cable.add_argument("host")
         cable.add_argument("interface", nargs="?", default="eth0", help="(default: %(default)s)")
     return parser

@@ -20,7 +20,7 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import TextIO
 
-from tests.lab.casting import Casting, arguments, casting
+from tests.lab.casting import Casting, read
 from tests.lab.deployment import DOORS, END_SECONDS, MASTER, Deployment, onsite_id
 from tests.lab.lab import Lab
 from tests.lab.oldworld import END_SECONDS as SCRIPT_SECONDS
@@ -295,8 +295,7 @@ class Demo:
 
 def main(argv: list[str] | None = None) -> int:
     """Play the story; 0 if all went well, 1 if not."""
-    options = arguments().parse_args(argv)
-    wanted = casting(options)
+    options, wanted = read(argv)
     out = sys.stderr if options.json else sys.stdout
     obstacle = obstacles([*PROGRAMS, *(OLD_PROGRAMS if wanted.old else ())])
     if obstacle is not None:

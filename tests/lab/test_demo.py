@@ -19,6 +19,22 @@ CHECKOUT = Path(__file__).parent.parent.parent
 LIMIT = 60.0
 """Seconds that a demo may take (installation apart)."""
 
+PIGEONS = """
+from attrs import field, frozen
+from rdvtwisted.errors import TunnelFailed
+from tunnels.tls import TLSBackend
+
+@frozen
+class Pigeons(TLSBackend):
+    name: str = field(default="pigeons", init=False)
+
+    def device_end(self, parameters, site):
+        raise TunnelFailed("no pigeon has come back")
+
+pigeons = Pigeons()
+"""
+"""A drop-in with a tunnel backend that never works."""
+
 
 class DemoTests(SynchronousTestCase):
     """The demo works, and says so in a form that programs read."""
@@ -91,7 +107,10 @@ class DemoTests(SynchronousTestCase):
 
     def test_failure(self) -> None:
         """A demo whose devices cannot build a tunnel fails, says at which step, and shows what the services said."""
-        result = self.demo("--backend", "pigeons")
+        plugins = Path(self.mktemp()).absolute() / "twisted" / "plugins"
+        plugins.mkdir(parents=True)
+        (plugins / "rdv_pigeons.py").write_text(PIGEONS)
+        result = self.demo("--backend", "pigeons", PYTHONPATH=str(plugins.parent.parent))
         self.assertEqual(result.returncode, 1)
         findings = json.loads(result.stdout)
         self.assertFalse(findings["ok"])
