@@ -100,10 +100,12 @@ def objections(options: argparse.Namespace) -> Sequence[str]:
     for option, name in named.items():
         if name is not None and name not in known:
             found.append(f"{_OPTIONS[option]} {name}: there is no such tunnel backend; use one of {', '.join(known)}")
-    for role, kind in zip(("onsite", "master"), options.pair.split("-")):
-        for option in (role, "both"):
-            if kind == "old" and named[option] not in (None, OLD_BACKEND):
-                found.append(f"{_OPTIONS[option]} {named[option]}: an old {role} has {OLD_BACKEND} and nothing else")
+    for role, kind in zip(("onsite", "master"), options.pair.split("-"), strict=True):
+        found += [
+            f"{_OPTIONS[option]} {named[option]}: an old {role} has {OLD_BACKEND} and nothing else"
+            for option in (role, "both")
+            if kind == "old" and named[option] not in (None, OLD_BACKEND)
+        ]
     if None not in (named["both"], named["master"]) and named["both"] != named["master"]:
         found.append(f"--backend {named['both']}: --master-backend names another one for the master")
     return found
