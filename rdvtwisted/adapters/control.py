@@ -105,6 +105,7 @@ def session_document(view: SessionView) -> dict[str, object]:
     return {
         "id": view.id,
         "state": view.state.value,
+        "waiting": view.waiting or None,
         "onsite": view.onsite,
         "master": view.master,
         "mode": view.mode.value,

@@ -206,6 +206,10 @@ class MasterService(Service):
         remote = await self._remote(link, onsite)
         if remote is not None and remote.consent_seconds is not None:
             await self._wait_for_consent(link, onsite, remote.consent_seconds)
+        elif link.old:
+            self.console.say(
+                f"This server does not tell whether the site of {onsite} must agree: until it has, nothing answers"
+            )
         self.console.say(f"Building the tunnel; what enters by {extremity} will reach the LAN of {onsite}")
         leg: Leg | None = None
         up_at = 0.0

@@ -62,7 +62,7 @@ def parser() -> ArgumentParser:
     online.add_argument(
         "--all", action="store_true", help="also those that are not: when and how they were seen last, why they left"
     )
-    _leaf(commands, "sessions", server.sessions, "List the sessions.", "rdvctl sessions")
+    _leaf(commands, "sessions", server.sessions, "List the sessions, and what is waited for.", "rdvctl sessions")
     end = _leaf(commands, "end", server.end, "End a session.", "rdvctl end rpi1100")
     end.add_argument("id", metavar="ID", help="id of the session, or of one of its devices")
     _leaf(

@@ -85,7 +85,8 @@ def sessions(admin: Administrator, _: Namespace) -> Answer:
     rows = [
         (
             each["id"],
-            each["state"],
+            # A server that was started before its program was replaced does not tell.
+            f"waiting: {each['waiting']}" if each.get("waiting") else each["state"],
             each["onsite"],
             each["master"],
             each["mode"],

@@ -10,6 +10,7 @@ import threading
 from functools import partial
 from typing import Any
 
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, inlineCallbacks
@@ -91,6 +92,7 @@ class VerbTests(SynchronousTestCase):
             {
                 "id": "s1",
                 "state": "up",
+                "waiting": None,
                 "onsite": "rpi1100",
                 "master": "rpi1101",
                 "mode": "L3",
@@ -104,6 +106,12 @@ class VerbTests(SynchronousTestCase):
             },
         )
         self.assertEqual((pending["up_at"], pending["backend"], pending["join"]), (None, None, None))
+
+    def test_waiting(self) -> None:
+        """A session for which people are waited for says for what."""
+        self.server.sessions = [evolve(PENDING, waiting="consent")]
+        (waiting,) = self.perform("sessions")
+        self.assertEqual((waiting["state"], waiting["waiting"]), ("pending", "consent"))
 
     def test_end(self) -> None:
         """A session is ended by its id or a device's, in the administrator's name."""

@@ -326,6 +326,8 @@ class MasterTests(OldServerCase):
         self.assertEqual((self.tunnel.parameters.peer, self.tunnel.parameters.peer_role), (ONSITE, Role.ONSITE))
         self.tunnel.carrying.callback(REPORT)
         self.pump()
+        line = f"This server does not tell whether the site of {ONSITE} must agree: until it has, nothing answers"
+        self.assertEqual(self.said.count(line), 1)
         told = self.said[self.said.index(f"Remote session to onsite {ONSITE} is now established") :]
         self.assertEqual(told[1], "Remote onsite has it LAN interface configured with IP address 192.168.50.1/24")
         self.assertTrue(told[2].startswith("Joined by the server, which can read this session; "), told[2])
