@@ -55,9 +55,12 @@ class _End(Protocol):
 
     transport: Any
 
-    def __init__(self, said: Callable[[bytes], None], gone: Callable[[], None]) -> None:
+    def __init__(
+        self, said: Callable[[bytes], None], gone: Callable[[], None], made: Callable[[], None] = lambda: None
+    ) -> None:
         self._said = said
         self._gone = gone
+        self._made = made
         self._fed = False
         self._leaving = False
         self.lost = False
@@ -77,6 +80,10 @@ class _End(Protocol):
             # What is held back for want of room would keep the news of the end with it.
             self.transport.resumeProducing()
             self.transport.loseConnection()
+
+    def connectionMade(self) -> None:
+        """It is there."""
+        self._made()
 
     def dataReceived(self, data: bytes) -> None:
         """Something came in."""
@@ -172,12 +179,14 @@ class VtunPipe(Factory):
         if self._owner(address.port, self._port.getHost().port) != os.geteuid():
             self._log.warn("Somebody else's program has connected to the port of the vtun client, and is refused")
             return None
-        self._near = _End(self._client_said, self._client_gone)
+        self._near = _End(self._client_said, self._client_gone, self._client_here)
         self._stop_listening()
-        # Nothing is lost: a client says nothing before its server does.
-        self._connecting = self._server.connect(Factory.forProtocol(self._make_far))
-        self._connecting.addCallbacks(self._connected, self._unconnected)
         return self._near
+
+    def _client_here(self) -> None:
+        # Nothing is lost: a client says nothing before its server does.
+        self._connecting = maybeDeferred(self._server.connect, Factory.forProtocol(self._make_far))
+        self._connecting.addCallbacks(self._connected, self._unconnected)
 
     def _make_far(self) -> _End:
         self._far = _End(self._server_said, self._server_gone)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import CannotListenError, ConnectError
 from twisted.internet.interfaces import IProtocol
 from twisted.internet.testing import MemoryReactorClock, StringTransportWithDisconnection
@@ -78,6 +78,7 @@ class PipeCase(SynchronousTestCase):
         self.reactor = MemoryReactorClock()
         self.server = Server()
         self.broken: list[RDVError] = []
+        self.closed: list[Deferred[None]] = []
         self.uid: int | None = os.geteuid()
         self.pipe = VtunPipe(
             self.reactor,
@@ -234,6 +235,18 @@ class EndTests(PipeCase):
         self.server.asked[-1][1].errback(ConnectError(string="connection refused"))
         (error,) = self.broken
         self.assertIn("the server does not open the vtun tunnel: ", str(error))
+
+    def test_refused_at_once(self) -> None:
+        """A server that is known to be gone refuses before the client's connection is made; both are closed."""
+        for refuse in (lambda _: fail(ConnectError()), lambda _: 1 / 0):
+            self.setUp()
+            self.patch(self.server, "connect", refuse)
+            self.pipe._broken = lambda error: self.closed.append(self.pipe.close())
+            near = self.call()
+            assert near is not None
+            self.assertFalse(near.connected)
+            self.successResultOf(self.closed.pop())
+            self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_server_gone(self) -> None:
         """So does a server that leaves; the client hears it."""

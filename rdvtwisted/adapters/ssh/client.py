@@ -59,6 +59,8 @@ class ClientTransport(SecureTransport, conch.SSHClientTransport):
     cipher_name = ""
     round_trip: float | None = None
     channels: Connection
+    #: This end's address.
+    origin: IAddress
     _asked_for_service = False
     _initial: bytes
     _parting = False
@@ -82,6 +84,11 @@ class ClientTransport(SecureTransport, conch.SSHClientTransport):
         self.accepted_signatures: frozenset[str] = frozenset()
 
     # From the transport
+
+    def connectionMade(self) -> None:
+        """The connection is there."""
+        self.origin = self.transport.getHost()  # a connection that is lost does not know it any more
+        super().connectionMade()
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         """The connection is over."""

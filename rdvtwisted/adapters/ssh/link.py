@@ -33,7 +33,7 @@ class SSHLink:
     @property
     def local_host(self) -> str | None:
         """This machine's address that the connection comes from, as text; L{None} if the transport has none."""
-        host = getattr(self._line.transport.getHost(), "host", None)
+        host = getattr(self._line.origin, "host", None)
         return host if isinstance(host, str) else None
 
     @property
@@ -139,7 +139,7 @@ class ForwardEndpoint:
 
         @return: a Deferred of the protocol; fails with L{ConnectionLost}.
         """
-        channel = _Forward(protocolFactory, self._line.transport.getHost(), stream.target(self._host, self._port))
+        channel = _Forward(protocolFactory, self._line.origin, stream.target(self._host, self._port))
         # The last two fields say who asks; servers log them.
         data = string(self._host.encode()) + uint32(self._port) + string(b"127.0.0.1") + uint32(0)
         self._line.channels.open(channel, data)

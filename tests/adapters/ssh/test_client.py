@@ -282,6 +282,23 @@ class LinkTests(World):
         self.assertEqual(self.client_end.channels.channels, {})
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
+    def test_lost(self) -> None:
+        """When the connection is lost, what leads through it fails; the address that it came from is known still."""
+        link = self.log_in()
+        here = link.local_host
+        self.server_end.disconnect("maintenance")
+        self.pump()
+        self.assertTrue(link.closed.called)
+
+        def without_socket() -> None:
+            raise AttributeError("'Client' object has no attribute 'socket'")
+
+        # As a TCP connection of Twisted's is when it is lost.
+        self.client_end.transport.getHost = without_socket
+        d = link.endpoint("127.0.0.1", 5000).connect(Factory.forProtocol(Recorder))
+        self.failureResultOf(d, ConnectionLost)
+        self.assertEqual(link.local_host, here)
+
     def test_remote_forwards(self) -> None:
         """A server does not get a device to open anything."""
         self.log_in()
