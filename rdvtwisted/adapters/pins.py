@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from pathlib import Path
 
 from attrs import define, field
 
+from rdvtwisted.adapters.wholefile import write_whole
 from rdvtwisted.errors import InvalidValue, PeerKeyChanged, StateDirectoryError
 from rdvtwisted.values import PublicKey, device_id
 
 #: A file of pins larger than this is not ours.
 MAX_FILE_BYTES = 1 << 20
-
-
-def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """
-    Replace the file at C{path}, so that whatever happens it holds the old or the new content.
-
-    @raise StateDirectoryError: it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise StateDirectoryError(f"cannot write {path}: {error.strerror}") from None
 
 
 @define
@@ -109,5 +88,5 @@ class KnownPeers:
         text = self._text
         if text and not text.endswith("\n"):
             text += "\n"
-        write_atomically(self.path, f"{text}{peer} {key.line}\n".encode())
+        write_whole(self.path, f"{text}{peer} {key.line}\n".encode())
         self._keys[peer] = key

@@ -17,7 +17,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from rdvtwisted.adapters.pins import write_atomically
+from rdvtwisted.adapters.wholefile import write_whole
 from rdvtwisted.errors import ConnectionLost, ProtocolError, RDVError, ServerKeyChanged, StateDirectoryError
 
 #: X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED of openssl/x509_vfy.h.
@@ -89,7 +89,7 @@ class Authority:
                 first = x509.load_der_x509_certificate(certificate)
             except ValueError:
                 raise ProtocolError("the server's certificate authority is no certificate") from None
-            write_atomically(self.path, first.public_bytes(Encoding.PEM), 0o644)
+            write_whole(self.path, first.public_bytes(Encoding.PEM), mode=0o644)
             self._certificate = first
             self._log.info("Pinned the server's certificate authority {shown}", shown=fingerprint(certificate))
         elif pinned != certificate:

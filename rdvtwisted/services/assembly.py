@@ -18,10 +18,11 @@ from rdvtwisted.adapters.control_server import ControlService
 from rdvtwisted.adapters.hooks import Hooks
 from rdvtwisted.adapters.network.keeper import Keeper
 from rdvtwisted.adapters.network.linux import LinuxNetwork
-from rdvtwisted.adapters.pins import KnownPeers, write_atomically
+from rdvtwisted.adapters.pins import KnownPeers
 from rdvtwisted.adapters.programs import Programs
 from rdvtwisted.adapters.ssh.identity import Identity, identity
 from rdvtwisted.adapters.uplink import Authority
+from rdvtwisted.adapters.wholefile import write_whole
 from rdvtwisted.consent import Consent
 from rdvtwisted.errors import ConfigError, InvalidValue, MissingProgram
 from rdvtwisted.services.boundary import LocalAccess
@@ -84,7 +85,7 @@ def load_identity(settings: DeviceSettings) -> Identity:
     who = identity(settings.identity, settings.account)
     if new:
         public = settings.identity.with_name(settings.identity.name + ".pub")
-        write_atomically(public, f"{who.public.line} {settings.account}\n".encode(), 0o644)
+        write_whole(public, f"{who.public.line} {settings.account}\n".encode(), mode=0o644)
         announce(settings, who)
     return who
 

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from rdvtwisted.adapters.pins import write_atomically
+from rdvtwisted.adapters.wholefile import write_whole
 from rdvtwisted.errors import RDVError
 from rdvtwisted.sightings import Sightings
 
@@ -73,7 +73,7 @@ class LastSeen:
         if document == self._written:
             return
         try:
-            write_atomically(self.path, json.dumps(document).encode("ascii"))
+            write_whole(self.path, json.dumps(document).encode("ascii"))
             self._written, self._trouble = document, ""
         except RDVError as error:
             if str(error) != self._trouble:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import string
 from pathlib import Path
 
@@ -12,63 +10,12 @@ from hypothesis import settings as bounds
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from rdvtwisted.adapters.pins import MAX_FILE_BYTES, KnownPeers, write_atomically
+from rdvtwisted.adapters.pins import MAX_FILE_BYTES, KnownPeers
 from rdvtwisted.errors import InvalidValue, PeerKeyChanged, RDVError, StateDirectoryError
 from rdvtwisted.testing.tunnels import identity
 
 KEY = identity("a").public
 OTHER = identity("b").public
-
-
-class WritingTests(SynchronousTestCase):
-    """Files that hold the old or the new content, whatever happens."""
-
-    def setUp(self) -> None:
-        """A folder."""
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir()
-        self.path = self.folder / "file"
-
-    def names(self) -> list[str]:
-        """What is in the folder."""
-        return sorted(path.name for path in self.folder.iterdir())
-
-    def test_new_and_old(self) -> None:
-        """A file is made for its owner alone, and replaced; nothing else stays in the folder."""
-        for data in (b"one", b"two"):
-            write_atomically(self.path, data)
-            self.assertEqual(self.path.read_bytes(), data)
-        self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o600)
-        self.assertEqual(self.names(), ["file"])
-
-    def test_mode(self) -> None:
-        """What everybody may read can be written so."""
-        before = os.umask(0o022)
-        self.addCleanup(os.umask, before)
-        write_atomically(self.path, b"x", 0o644)
-        self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o644)
-
-    def test_interrupted(self) -> None:
-        """When it cannot be finished the old content stays, and no half of the new one."""
-        write_atomically(self.path, b"old")
-
-        def full(descriptor: int) -> None:
-            raise OSError(28, "No space left on device")
-
-        self.patch(os, "fsync", full)
-        error = self.assertRaises(StateDirectoryError, write_atomically, self.path, b"new")
-        self.assertEqual(str(error), f"cannot write {self.path}: No space left on device")
-        self.assertEqual((self.path.read_bytes(), self.names()), (b"old", ["file"]))
-
-    def test_no_folder(self) -> None:
-        """A folder that is missing, or is none, is one clear line."""
-        self.path.write_bytes(b"")
-        for path, reason in (
-            (self.folder / "gone" / "file", "No such file or directory"),
-            (self.path / "file", "Not a directory"),
-        ):
-            error = self.assertRaises(StateDirectoryError, write_atomically, path, b"x")
-            self.assertEqual(str(error), f"cannot write {path}: {reason}")
 
 
 class KnownPeersTests(SynchronousTestCase):

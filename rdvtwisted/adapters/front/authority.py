@@ -27,6 +27,7 @@ from twisted.logger import Logger
 
 from rdvtwisted.adapters.front import secretfile
 from rdvtwisted.adapters.front.encryption import Credentials
+from rdvtwisted.adapters.wholefile import write_whole
 from rdvtwisted.errors import InvalidValue, StateDirectoryError
 
 #: How long the authority's certificate is good; devices pin it.
@@ -144,7 +145,7 @@ class Authority:
         @raise StateDirectoryError: they cannot be kept.
         """
         key, certificate = self._new_server()
-        secretfile.replace(self._directory / SERVER_FILE, _pem(key, certificate))
+        write_whole(self._directory / SERVER_FILE, _pem(key, certificate))
         self._log.info(
             "new server certificate for {names}, good until {end}",
             names=", ".join(str(name.value) for name in self._names),

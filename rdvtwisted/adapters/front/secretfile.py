@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from rdvtwisted.adapters.wholefile import write_whole
 from rdvtwisted.errors import StateDirectoryError
 
 #: Bytes that such a file may have.
@@ -57,52 +57,14 @@ def create(path: Path, content: bytes) -> bytes:
     @raise StateDirectoryError: it can be neither written nor read.
     """
 
-    def first(temporary: str) -> None:
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            pass
-        os.unlink(temporary)
+    def first(draft: Path, path: Path) -> None:
+        with suppress(FileExistsError):
+            os.link(draft, path)
+        draft.unlink()
 
-    _write(path, content, first)
+    write_whole(path, content, put=first)
     held = read(path)
     return content if held is None else held
-
-
-def replace(path: Path, content: bytes) -> None:
-    """
-    Write the file anew: whoever reads it, also after a crash, finds the old content or the new one.
-
-    @raise StateDirectoryError: it cannot be written.
-    """
-    _write(path, content, lambda temporary: os.replace(temporary, path))
-
-
-def _write(path: Path, content: bytes, put: Callable[[str], None]) -> None:
-    """Write a new file beside C{path}, readable for its owner alone, and C{put} it in its place."""
-    try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            put(temporary)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-        _sync(path.parent)
-    except OSError as error:
-        raise _unusable(path, error) from None
-
-
-def _sync(directory: Path) -> None:
-    """Have the names in a directory survive a loss of power."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _require_private(path: Path, status: os.stat_result) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from attrs import frozen
 
 from rdvtwisted.adapters.network.steps import Before
+from rdvtwisted.adapters.wholefile import write_whole
 from rdvtwisted.errors import InvalidValue, NetworkError, StateDirectoryError
 from rdvtwisted.plan import Plan, owner_name, step_from_json, step_to_json
 
@@ -112,19 +113,7 @@ class Journal:
         steps = [[step_to_json(step), before] for step, before in zip(entry.plan.steps, entry.before, strict=True)]
         record = {"version": _VERSION, "place": self._place, "steps": steps}
         path, draft = self._path(entry.plan.owner, "json"), self._path(entry.plan.owner, "draft")
-        try:
-            with open(draft, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-                file.write(json.dumps(record).encode("ascii"))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, path)
-            directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
-        except OSError as error:
-            raise self._unusable(error) from None
+        write_whole(path, json.dumps(record).encode("ascii"), draft=draft)
 
     def owners(self, owner: str) -> list[str]:
         """

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from rdvtwisted.adapters.ssh.signatures import PrivateKey
+from rdvtwisted.adapters.wholefile import write_whole
 from rdvtwisted.errors import StateDirectoryError
 
 #: Bytes of the largest file that is taken for a key; RSA with 16,384 bits needs 13,000.
@@ -70,27 +71,9 @@ def load(path: Path) -> PrivateKey:
 
 
 def _store(path: Path, key: PrivateKey) -> None:
-    """Write C{key} to C{path} so that the file is there whole or not at all, also after a power cut."""
     data = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft.unlink(missing_ok=True)
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(path)
-        sync_directory(path.parent)
     except OSError as error:
-        raise StateDirectoryError(f"cannot write the key {path}: {error.strerror}") from None
-
-
-def sync_directory(path: Path) -> None:
-    """Make what was just renamed or made in a directory outlast a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        raise StateDirectoryError(f"cannot write {path}: {error.strerror}") from None
+    write_whole(path, data)

@@ -13,7 +13,7 @@ from pathlib import Path
 from attrs import frozen
 from twisted.logger import Logger
 
-from rdvtwisted.adapters.ssh.keyfile import sync_directory
+from rdvtwisted.adapters.wholefile import sync_directory
 from rdvtwisted.errors import InvalidValue, ServerKeyChanged, StateDirectoryError
 from rdvtwisted.values import PublicKey
 
