@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
@@ -14,6 +15,7 @@ from rdvtwisted import requests
 from rdvtwisted.access import SessionGrant
 from rdvtwisted.ends import LOOPBACK, End, LoneTunnel
 from rdvtwisted.errors import LanAddressMissing, NoSession, RDVError, RequestRefused, VtunNotStarted
+from rdvtwisted.goodbye import return_time
 from rdvtwisted.interfaces import IDesk, ILine
 from rdvtwisted.requests import Readiness
 from rdvtwisted.session import Session
@@ -149,6 +151,11 @@ class Desk:
         self.spent = self._end_point is not None and not self.profile.backends
         self.session = self._end_point = None
         self.changed()
+
+    @property
+    def networks(self) -> list[IPv4Network]:
+        """The networks that the device is attached to, which a tunnel address would hide."""
+        return [] if self.profile.lan is None else [self.profile.lan.network]
 
     @property
     def presence(self) -> Presence:
@@ -293,6 +300,9 @@ class Desk:
     def _authority(self, request: requests.GetCertificateAuthority) -> bytes:
         return self._registry.authority
 
+    def _return_time(self, request: requests.GetReturnTime) -> int:
+        return return_time(self._registry.crowd())
+
     # Waiting
 
     def _wait(self, seconds: float, answer: Callable[[bool], object | None]) -> Deferred[Any]:
@@ -343,4 +353,5 @@ _ANSWERS: dict[type, Callable[[Desk, Any], object]] = {
     requests.LimitSession: Desk._limit_session,
     requests.EndSession: Desk._end_session,
     requests.GetCertificateAuthority: Desk._authority,
+    requests.GetReturnTime: Desk._return_time,
 }

@@ -1,16 +1,25 @@
-"""What a server that stops says to its devices, and what they make of it: not all are to come back at once."""
+"""Over how many seconds a server's devices come back: what it says of that, and what they make of it."""
 
 from __future__ import annotations
 
 import re
 
-#: Devices that are to come back in a second: a handshake takes four milliseconds of the server, and as long as a
-#: server has just started it has other things to do.
+#: Devices that are to come back in a second: each takes some two milliseconds of the server, more on a small machine,
+#: and one that has just started has other things to do.
 DEVICES_PER_SECOND = 100
 #: Seconds over which they spread at most.
 LONGEST_SPREAD = 60
 
 _SPREAD = re.compile(r"\bcome back within ([0-9]{1,4}) s\b")
+
+
+def return_time(devices: int) -> int:
+    """
+    The seconds over which they are to spread.
+
+    @param devices: how many will come back.
+    """
+    return min(LONGEST_SPREAD, -(-devices // DEVICES_PER_SECOND))
 
 
 def stopping(devices: int) -> str:
@@ -19,11 +28,18 @@ def stopping(devices: int) -> str:
 
     @param devices: how many will come back.
     """
-    seconds = min(LONGEST_SPREAD, -(-devices // DEVICES_PER_SECOND))
-    return f"the server is stopping: come back within {seconds} s"
+    return f"the server is stopping: come back within {return_time(devices)} s"
 
 
-def spread(text: str) -> float:
-    """Over how many seconds devices are to spread that have read C{text} as the reason for the end of a connection."""
+def spread(text: str) -> float | None:
+    """
+    Over how many seconds devices are to spread that have read C{text} as the reason for the end of a connection;
+    C{None} if it does not say.
+    """
     found = _SPREAD.search(text)
-    return 0.0 if found is None else float(min(LONGEST_SPREAD, int(found[1])))
+    return None if found is None else bounded(float(found[1]))
+
+
+def bounded(seconds: float) -> float:
+    """As many seconds as a device spreads that is told to spread over C{seconds}: no server keeps it away for long."""
+    return min(seconds, float(LONGEST_SPREAD))

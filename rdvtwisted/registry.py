@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import IPv4Network
 
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
@@ -135,6 +134,10 @@ class Registry:
         """The registration of a device, if it is here."""
         return self._registered.get(id)
 
+    def crowd(self) -> int:
+        """How many devices are here now."""
+        return len(self._registered)
+
     def online(self, role: Role | None = None) -> tuple[Presence, ...]:
         """The devices that are here now, by id."""
         return tuple(
@@ -175,7 +178,7 @@ class Registry:
         """
         onsite, grant = self._onsite(master, onsite_id)
         choice = self._choose(master, onsite)
-        avoid = _networks(master, onsite)
+        avoid = [*master.networks, *onsite.networks]
         leases = self.leases.allocate_several(1 if choice.join == "relay" else 2, avoid)
         terms = Terms(self.random(6).hex(), master.device.id, onsite.device.id, choice, leases)
         try:
@@ -222,7 +225,7 @@ class Registry:
 
         @raise RequestRefused: there is none to be had.
         """
-        return self.ends.lone(desk.device, desk.key, desk.profile.mode, _networks(desk))
+        return self.ends.lone(desk.device, desk.key, desk.profile.mode, desk.networks)
 
     def _end(self, desk: Desk, session: Session) -> End | None:
         junction = session.junction
@@ -377,7 +380,7 @@ class Registry:
 
     def close(self) -> str:
         """The server stops: end all sessions and close all connections; the reason that devices are told."""
-        goodbye = stopping(len(self._registered))
+        goodbye = stopping(self.crowd())
         for session in list(self._sessions.values()):
             session.end(EndReason.SERVER_STOPPED)
         for desk in list(self._desks):
@@ -391,8 +394,3 @@ class Registry:
 
 def _members(terms: Terms) -> tuple[tuple[Role, str], tuple[Role, str]]:
     return (Role.ONSITE, terms.onsite), (Role.MASTER, terms.master)
-
-
-def _networks(*desks: Desk) -> list[IPv4Network]:
-    """The networks that devices are attached to, which a tunnel address would hide."""
-    return [desk.profile.lan.network for desk in desks if desk.profile.lan is not None]

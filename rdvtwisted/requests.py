@@ -128,6 +128,14 @@ class GetCertificateAuthority:
     """The certificate authority of the TLS door. Answer: its certificate, DER, as C{bytes}."""
 
 
+@frozen
+class GetReturnTime:
+    """
+    Over how many seconds all devices are to spread that come back to the server after a restart of it, as far as is
+    known now. Answer: seconds, a whole number.
+    """
+
+
 Request = Union[
     Publish,
     GetMode,
@@ -144,4 +152,5 @@ Request = Union[
     LimitSession,
     EndSession,
     GetCertificateAuthority,
+    GetReturnTime,
 ]

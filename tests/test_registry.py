@@ -25,7 +25,7 @@ from rdvtwisted.errors import (
 )
 from rdvtwisted.events import SessionEnded, SessionOpened, SessionRefused
 from rdvtwisted.interfaces import IDesk, IReception, ITicketOffice
-from rdvtwisted.requests import Readiness
+from rdvtwisted.requests import GetReturnTime, Readiness
 from rdvtwisted.session import INQUEST_SECONDS, ISessionWorld
 from rdvtwisted.testing.streams import MemoryStream
 from rdvtwisted.values import Device, EndReason, Mode, Profile, Role, SessionState
@@ -357,6 +357,16 @@ class RegistryTests(RegistryCase):
         self.assert_nothing_held()
         reasons = [event.reason for event in self.events.all if isinstance(event, SessionEnded)]
         self.assertEqual(reasons, [EndReason.SERVER_STOPPED])
+
+    def test_return_time(self) -> None:
+        """Whoever asks learns over how many seconds to spread, for the number of devices that are here now."""
+        desk, other = self.arrive("on1"), self.arrive("ma1")
+        self.assertEqual(self.successResultOf(desk.perform(GetReturnTime())), 0)
+        self.registry.register(desk)
+        self.assertEqual(self.successResultOf(desk.perform(GetReturnTime())), 1)
+        self.registry._registered |= {f"other{number}": other for number in range(100)}
+        self.assertEqual(self.successResultOf(desk.perform(GetReturnTime())), 2)
+        self.registry._registered = {"on1": desk}
 
     def test_forward(self) -> None:
         """No registration owns a forwarding target, not even in a session that is relayed."""

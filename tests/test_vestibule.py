@@ -83,7 +83,7 @@ class VestibuleTests(SynchronousTestCase):
         self.assertEqual(self.out[9:], ["9", "device"])
 
     def test_in_progress(self) -> None:
-        """When more come than there are places, those who are getting on finish; newcomers are turned away until then."""
+        """When more come than there are places, those who are getting on finish; newcomers are turned away."""
         vestibule = self.vestibule(3, 1)
         for number in range(3):
             self.enter(vestibule, str(number), f"host{number}")

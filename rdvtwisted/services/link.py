@@ -23,7 +23,14 @@ from rdvtwisted.adapters.ssh.remote import RemoteShell
 from rdvtwisted.adapters.ssh.settings import ClientSettings
 from rdvtwisted.adapters.uplink import Authority, tls_endpoint
 from rdvtwisted.errors import ConnectionLost, KeyRejected, RDVError
-from rdvtwisted.requests import EndSession, GetVtunParameters, Publish, WaitForMaster, WaitForSessionChange
+from rdvtwisted.requests import (
+    EndSession,
+    GetReturnTime,
+    GetVtunParameters,
+    Publish,
+    WaitForMaster,
+    WaitForSessionChange,
+)
 from rdvtwisted.services.device import DeviceSettings
 from rdvtwisted.shell.dialogue import Dialogue
 from rdvtwisted.shell.printout import printable
@@ -78,6 +85,7 @@ class Link:
     _error: RDVError | None = field(default=None, init=False)
     _interruptible: bool = field(default=True, init=False)
     _old: bool = field(default=False, init=False)
+    _given_up: bool = field(default=False, init=False)
     _left: Deferred[None] | None = field(default=None, init=False)
     _mourners: list[Deferred[RDVError]] = field(factory=list, init=False)
 
@@ -137,7 +145,13 @@ class Link:
 
     def give_up(self, error: RDVError) -> None:
         """The connection is of no use any more, for a reason that it cannot notice itself."""
+        self._given_up = self._error is None
         self._fail(error)
+
+    @property
+    def given_up(self) -> bool:
+        """It has ended because of something at this machine, and not at the server: L{give_up} was first."""
+        return self._given_up
 
     def gone(self) -> Deferred[RDVError]:
         """
@@ -210,8 +224,8 @@ class Link:
             self._log.debug("Server: {reply}", reply=_without_secrets(reply))
             current, self._current = self._current, None
             self._stop_limit()
-            if reply.unknown_syntax:
-                # It knows less than we do: an old server.
+            if reply.unknown_syntax and not (current is not None and isinstance(current.asked, GetReturnTime)):
+                # It knows less than we do: an old server. What came late a new one need not know either.
                 self._interruptible = False
                 self._old = self._old or (current is not None and isinstance(current.asked, Publish))
             if current is not None and not current.answer.called:

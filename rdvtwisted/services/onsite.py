@@ -12,9 +12,9 @@ from twisted.logger import Logger
 
 from rdvtwisted.adapters.control_server import ControlService
 from rdvtwisted.consent import Consent, Refusal, Stay, Visit
-from rdvtwisted.errors import InvalidValue, RDVError, RoleMismatch
-from rdvtwisted.goodbye import spread
-from rdvtwisted.requests import GetSession, Publish, Readiness, WaitForMaster, WaitForSessionChange
+from rdvtwisted.errors import ConnectionLost, InvalidValue, RDVError, RoleMismatch
+from rdvtwisted.goodbye import bounded, spread
+from rdvtwisted.requests import GetReturnTime, GetSession, Publish, Readiness, WaitForMaster, WaitForSessionChange
 from rdvtwisted.services.console import Console, carriage, carried, duration, established, flow
 from rdvtwisted.services.equipment import Equipment
 from rdvtwisted.services.footing import rest
@@ -22,6 +22,7 @@ from rdvtwisted.services.ladder import CONNECTION, MACHINE, SERVICE, Ladder
 from rdvtwisted.services.leg import WATCH_SECONDS, Ending, Leg
 from rdvtwisted.services.link import Link
 from rdvtwisted.services.pace import Pace
+from rdvtwisted.services.resumption import LONGEST_SECONDS, RESUME_SECONDS
 from rdvtwisted.services.waiting import first
 from rdvtwisted.values import EndReason, Profile, Role, SessionState, SessionView, TunnelParameters, TunnelReport
 
@@ -29,6 +30,8 @@ from rdvtwisted.values import EndReason, Profile, Role, SessionState, SessionVie
 WAIT_SECONDS = 60.0
 #: Seconds for which an onsite stays away from an old server after a session, as old devices do.
 AWAY_SECONDS = 2.0
+#: Seconds between two questions over how many seconds to spread after a restart of the server: that changes slowly.
+SPREAD_SECONDS = 600.0
 
 
 @define(eq=False)
@@ -59,6 +62,11 @@ class OnsiteService(Service):
     _stay: Deferred[None] | None = field(default=None, init=False)
     _trouble: str = field(default="", init=False)
     _stage: str = field(default="", init=False)
+    #: Over how many seconds the server's devices spread when they come back, and when to ask for that again.
+    _spread: float = field(default=0.0, init=False)
+    _ask_at: float = field(default=0.0, init=False)
+    #: Until when a master may be trying to have a session again that was lost with the server.
+    _hurry_until: float = field(default=0.0, init=False)
 
     def startService(self) -> None:
         """Begin. This never fails: whatever is wrong now may be right later."""
@@ -88,7 +96,7 @@ class OnsiteService(Service):
     async def _for_ever(self) -> None:
         swept = False
         while True:
-            away = others = 0.0
+            away = 0.0
             self._stage = MACHINE
             try:
                 if not swept:
@@ -98,7 +106,7 @@ class OnsiteService(Service):
             except CancelledError:
                 raise
             except RDVError as error:
-                others = spread(str(error))
+                self._heed(str(error))
                 if self._is_news(str(error)):
                     self._log.warn("{error}", error=str(error))
                     self.console.record("offline", error=str(error))
@@ -111,12 +119,27 @@ class OnsiteService(Service):
                 return
             if self._stage and self.ladder is not None:
                 self.ladder.failed(self._stage)
-            delay = max(self.pace.next(others), away)
+            delay = max(self._wait(), away)
             self._log.debug("Connecting anew in {delay:.1f} s", delay=delay)
             if away:
                 await deferLater(self.equipment.reactor, delay)
             else:
                 await rest(self.equipment.network, self.equipment.reactor, delay)
+
+    def _heed(self, trouble: str) -> None:
+        """A connection has ended, or there is none; in its last words a server may say over how long to spread."""
+        told = spread(trouble)
+        if told is not None:
+            self._spread, self._ask_at = told, self.equipment.reactor.seconds() + SPREAD_SECONDS
+
+    def _wait(self) -> float:
+        """
+        How long to wait before the next try. If there was a session, its master seeks it; if the fault is this
+        machine's own, nobody else comes back at this moment.
+        """
+        if self.equipment.reactor.seconds() < self._hurry_until:
+            return self.pace.next(longest=LONGEST_SECONDS)
+        return self.pace.next(0.0 if self._stage == MACHINE else self._spread)
 
     def _is_news(self, trouble: str) -> bool:
         """Whether this is another trouble than the last time: the same one, told every few seconds, fills the disk."""
@@ -154,20 +177,41 @@ class OnsiteService(Service):
                         self.console.say("This server is an old one: it joins each session itself, and can read it")
                     self.console.say(f"Online. A master will reach {profile.lan} on {interface}. Waiting for one")
                     self.console.record("online", interface=interface, lan=str(profile.lan))
+                    self._hurry_until = 0.0
                 answer = await link.ask(WaitForMaster(WAIT_SECONDS))
                 self.pace.reset()
                 if self.ladder is not None:
                     self.ladder.worked()
                 if answer is Readiness.READY:
                     await self._session(link, interface)
+                    if link.error is not None:
+                        self._hurry_until = self.equipment.reactor.seconds() + RESUME_SECONDS
                     if link.old:
                         # It can give no second tunnel to a connection.
                         return AWAY_SECONDS
                 if answer is not Readiness.NOT_READY:
                     published = None
+                else:
+                    await self._learn_spread(link)
             return 0.0
         finally:
+            if link.given_up:
+                self._stage = MACHINE
             await link.close()
+
+    async def _learn_spread(self, link: Link) -> None:
+        """Ask now and then over how many seconds to spread after a restart of the server; not each is announced."""
+        now = self.equipment.reactor.seconds()
+        if link.old or now < self._ask_at:
+            return
+        self._ask_at = now + SPREAD_SECONDS
+        try:
+            self._spread = bounded(await link.ask(GetReturnTime()))
+        except ConnectionLost:
+            raise
+        except RDVError as error:
+            # A server that does not know the question, or gives no answer to it, has served until now all the same.
+            self._log.debug("Over how long to spread is not known: {error}", error=str(error))
 
     async def _profile(self, backends: tuple[str, ...]) -> tuple[Profile, str]:
         site = await self.equipment.network.site()

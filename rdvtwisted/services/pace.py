@@ -25,14 +25,16 @@ class Pace:
     longest: float = MAX_SECONDS
     _failures: int = field(default=0, init=False)
 
-    def next(self, spread: float = 0.0) -> float:
+    def next(self, spread: float = 0.0, longest: float | None = None) -> float:
         """
         Seconds to wait now: between half and the whole of the doubled wait.
 
         @param spread: seconds over which this one and others who wait for the same are to spread besides.
+        @param longest: what the wait doubles up to this time, if not as usual.
         """
-        full: float = min(self.longest, self.first * 2**self._failures)
-        self._failures += 1 if full < self.longest else 0
+        most = self.longest if longest is None else min(longest, self.longest)
+        full: float = min(most, self.first * 2**self._failures)
+        self._failures += 1 if full < most else 0
         return full * (0.5 + 0.5 * self.random()) + (spread * self.random() if spread else 0.0)
 
     def reset(self) -> None:

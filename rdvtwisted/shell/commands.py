@@ -133,6 +133,11 @@ _TABLE = (
         "Print the certificate of the TLS door's authority (DER in base64).",
         inquiries.get_certificate_authority,
     ),
+    Command(
+        "get_return_time",
+        "Print over how many seconds devices are to spread that come back after a restart of the server.",
+        inquiries.get_return_time,
+    ),
     Command("get_session", "Print the state of the session.", inquiries.get_session),
     Command(
         "get_session_grant",

@@ -172,6 +172,11 @@ def end_session(settings: Settings, argument: str) -> Step:
     return Ask(requests.EndSession(reason, *ids), done)
 
 
+def get_return_time(settings: Settings, argument: str) -> Step:
+    """A number of seconds."""
+    return Ask(requests.GetReturnTime(), _printed(parameters.render_return_time))
+
+
 def get_certificate_authority(settings: Settings, argument: str) -> Step:
     """The certificate of the TLS door's authority."""
     return Ask(requests.GetCertificateAuthority(), _printed(parameters.render_authority))

@@ -245,6 +245,9 @@ _VTUN = {
 }
 
 _AUTHORITY = "certificate_authority"
+_RETURN = "return_within"
+#: Seconds that a server may say; what a device makes of them is its own business.
+_RETURN_FORM = _number(0, 9999)
 
 
 def render_tunnel(parameters: TunnelParameters) -> str:
@@ -290,3 +293,18 @@ def parse_authority(text: str) -> bytes:
     @raise ProtocolError: it is missing or not base64.
     """
     return read_key(parse_pairs(text), _AUTHORITY, lambda value: base64.b64decode(value, validate=True))
+
+
+def render_return_time(seconds: int) -> str:
+    """The line that tells over how many seconds devices are to spread."""
+    return render_pairs([(_RETURN, str(seconds))])
+
+
+def parse_return_time(text: str) -> int:
+    """
+    Over how many seconds devices are to spread.
+
+    @raise ProtocolError: it is missing or no such number.
+    """
+    seconds: int = read_key(parse_pairs(text), _RETURN, _RETURN_FORM.read)
+    return seconds

@@ -201,6 +201,7 @@ _QUESTIONS: dict[type, Callable[[Role, Any], Question]] = {
     requests.LimitSession: _limit_session,
     requests.EndSession: _end_session,
     requests.GetCertificateAuthority: _plain("get_certificate_authority", _parsed(parameters.parse_authority)),
+    requests.GetReturnTime: _plain("get_return_time", _parsed(parameters.parse_return_time)),
     GetRole: _plain("get_role", _parsed(Role)),
     Heartbeat: _heartbeat,
     ListOnsiteIds: _plain("show_online_onsite_devs", _parsed(listing.parse_ids)),

@@ -22,6 +22,7 @@ from rdvtwisted.plan import Attachment, Port, Site
 from rdvtwisted.requests import (
     EndSession,
     GetCertificateAuthority,
+    GetReturnTime,
     GetSessionGrant,
     GetTunnelParameters,
     LimitSession,
@@ -166,6 +167,7 @@ class DeviceCase(SynchronousTestCase):
             GetTunnelParameters: self.parameters(),
             GetSessionGrant: SessionGrant(1, None, ALL),
             GetCertificateAuthority: AUTHORITY,
+            GetReturnTime: 0,
         }
         self.servers.append(server)
         return server

@@ -316,6 +316,19 @@ class WaitingOnsiteTests(_LinkCase):
         self.ssh.say(b"onsite\nrpi1100$ ")
         self.assertIs(self.successResultOf(after), Role.ONSITE)
 
+    def test_cancelled_at_earlier_server(self) -> None:
+        """That a server does not know a command that came late makes no old one of it."""
+        asked = self.link.ask(requests.GetReturnTime())
+        self.ssh.say(b"*** Unknown syntax: get_return_time\nrpi1100$ ")
+        self.failureResultOf(asked, RequestRefused)
+        self.assertFalse(self.link.old)
+        self.ssh.typed.clear()
+        answer = self.link.ask(WaitForMaster(60.0))
+        self.ssh.typed.clear()
+        answer.cancel()
+        self.failureResultOf(answer, CancelledError)
+        self.assertEqual(self.ssh.typed, b"\x03")
+
 
 class CancellingTests(_LinkCase):
     """Questions that nobody wants an answer to any more."""

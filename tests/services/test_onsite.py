@@ -11,14 +11,23 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import LogLevel
 
-from rdvtwisted.errors import ConnectionLost, KeyRejected, NetworkError
+from rdvtwisted.errors import ConnectionLost, KeyRejected, NetworkError, RequestRefused
 from rdvtwisted.plan import Site
-from rdvtwisted.requests import EndSession, GetTunnelParameters, Publish, Readiness, WaitForMaster, WaitForSessionChange
+from rdvtwisted.requests import (
+    EndSession,
+    GetReturnTime,
+    GetTunnelParameters,
+    Publish,
+    Readiness,
+    WaitForMaster,
+    WaitForSessionChange,
+)
 from rdvtwisted.services.console import Console
 from rdvtwisted.services.footing import GRACE_SECONDS
 from rdvtwisted.services.link import Link
 from rdvtwisted.services.onsite import OnsiteService
 from rdvtwisted.services.pace import Pace
+from rdvtwisted.services.resumption import LONGEST_SECONDS, RESUME_SECONDS
 from rdvtwisted.shell.dialogue import Dialogue
 from rdvtwisted.testing.tunnels import identity
 from rdvtwisted.values import EndReason, Profile, Role, SessionView
@@ -41,6 +50,7 @@ class OnsiteCase(DeviceCase):
         #: What becomes of the next tries to connect; afterwards there is a server.
         self.outcomes: list[Deferred[SSHTwin]] = []
         self.tries = 0
+        self.links: list[Link] = []
         self.service = OnsiteService(
             equipment=self.equipment,
             console=Console(self.said.append, self.said.append, self.report, self.clock.seconds),
@@ -53,6 +63,7 @@ class OnsiteCase(DeviceCase):
         self.tries += 1
         ssh = await (self.outcomes.pop(0) if self.outcomes else succeed(self.server()))
         link = Link(Dialogue(DEVICE, Role.ONSITE), self.clock, ssh)
+        self.links.append(link)
         try:
             await link.open()
         except BaseException:
@@ -211,6 +222,52 @@ class ReconnectingTests(OnsiteCase):
         self.start()
         self.here.lose(ConnectionLost("the connection was lost: the server is stopping: come back within 8 s"))
         self.assert_offline(0.375 + 4.0)
+
+    def test_spread(self) -> None:
+        """The server tells beforehand over how many seconds its devices are to spread; that counts for every try."""
+        self.service.pace = Pace(lambda: 0.5)
+        self.start()
+        self.here.answers[GetReturnTime] = 8
+        self.here.answer(Readiness.NOT_READY)
+        self.fail_next(ConnectionLost("refused"))
+        self.here.lose(ConnectionLost("cut"))
+        self.assert_offline(0.375 + 4.0, 0.75 + 4.0)
+
+    def test_asks_rarely(self) -> None:
+        """It is asked after a wait that was in vain, so not while all come back, and from then on every ten minutes."""
+        self.start()
+        self.assertEqual(self.asked(GetReturnTime), [])
+        for _ in range(21):
+            self.clock.advance(60.0)
+            self.here.answer(Readiness.NOT_READY)
+        self.assertEqual(len(self.asked(GetReturnTime)), 3)
+        self.here.lose(ConnectionLost("cut"))
+        self.pass_time(0.5)
+        self.here.answer(Readiness.NOT_READY)
+        self.assertEqual(self.asked(GetReturnTime), [])
+
+    def test_spread_unknown(self) -> None:
+        """A server that gives no usable answer to that, or too large a one, is none the worse for it."""
+        self.service.pace = Pace(lambda: 0.5)
+        self.start()
+        for answer, part in ((RequestRefused("no"), 0.0), (10**6, 0.0), (9999, 30.0)):
+            self.here.answers[GetReturnTime] = answer
+            for _ in range(11):
+                self.clock.advance(60.0)
+                self.here.answer(Readiness.NOT_READY)
+            self.assertEqual(self.requests[-1], WaitForMaster(60.0))
+            self.here.lose(ConnectionLost("cut"))
+            self.assert_offline(0.375 + part)
+
+    def test_own_fault(self) -> None:
+        """A device whose own address has gone comes back alone, so it need not wait for others."""
+        self.service.pace = Pace(lambda: 0.5)
+        self.start()
+        self.here.answers[GetReturnTime] = 8
+        self.here.answer(Readiness.NOT_READY)
+        self.links[-1].give_up(ConnectionLost("this machine does not have the address any more"))
+        self.pump()
+        self.assert_offline(0.375)
 
     def test_lost(self) -> None:
         """A connection that breaks is made anew, and everything is published on the new one."""
@@ -372,6 +429,29 @@ class SessionTests(OnsiteCase):
         self.assertEqual(self.network.applied, {})
         self.pass_time(0.5)
         self.assertEqual((len(self.servers), self.requests[-1]), (2, WaitForMaster(60.0)))
+
+    def test_comes_first(self) -> None:
+        """Whose session was lost with the server does not spread, and is in a hurry as long as the master seeks it."""
+        self.service.pace = Pace(lambda: 0.5)
+        self.start()
+        self.here.answers[GetReturnTime] = 60
+        self.here.answer(Readiness.NOT_READY)
+        self.begin_session()
+        self.bring_up()
+        self.fail_next(*[ConnectionLost("refused")] * 50)
+        self.here.lose(ConnectionLost("the connection was lost: the server is stopping: come back within 60 s"))
+        self.pump()
+        tries: list[float] = []
+        before = self.clock.seconds()
+        while self.clock.seconds() - before < RESUME_SECONDS + 60:
+            self.pass_time(0.125)
+            if len(tries) < self.tries - 1:
+                tries.append(self.clock.seconds() - before)
+        self.assertEqual(tries[:5], [0.375, 1.125, 2.625, 5.625, 8.625])
+        late = [moment for moment in tries if moment > RESUME_SECONDS + LONGEST_SECONDS]
+        self.assertEqual(len(late), 1)
+        for outcome in self.outcomes:
+            outcome.addErrback(lambda _: None)
 
     def test_fault_in_session(self) -> None:
         """A fault of the program in a session costs the connection, and nothing more."""

@@ -32,6 +32,12 @@ class PaceTests(SynchronousTestCase):
         pace = Pace(lambda: next(chances))
         self.assertEqual([pace.next(8.0), pace.next(8.0), pace.next()], [0.5 + 2.0, 1.0 + 6.0, 2.0])
 
+    def test_hurry(self) -> None:
+        """For a while the waits may be bounded more closely; afterwards they double on from there."""
+        pace = Pace(lambda: 1.0)
+        self.assertEqual([pace.next(longest=2.0) for _ in range(5)], [0.5, 1.0, 2.0, 2.0, 2.0])
+        self.assertEqual([pace.next(), pace.next(), pace.next()], [2.0, 4.0, 8.0])
+
     @given(st.lists(st.floats(0, 1), min_size=1, max_size=200))
     @bounds(derandomize=True, max_examples=50, deadline=None)
     def test_bounds(self, chances: list[float]) -> None:

@@ -111,6 +111,7 @@ ANSWERS: dict[type, object] = {
     requests.LimitSession: None,
     requests.EndSession: None,
     requests.GetCertificateAuthority: b"\x30\x03\x02\x01\x05",
+    requests.GetReturnTime: 5,
 }
 
 

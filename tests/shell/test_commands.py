@@ -208,8 +208,8 @@ class CommandTests(SynchronousTestCase):
         common = (
             "EOF debug_mode drop_vtun echo exit get_role get_tunnel_mode get_vtun_parameters help logout"
             " set_tunnelling_dev_dns_server_list set_tunnelling_dev_hostname set_tunnelling_dev_lan_ip_address"
-            " end_session get_certificate_authority get_session get_session_grant get_tunnel_parameters heartbeat"
-            " limit_session set_tunnel_backends wait_session_change"
+            " end_session get_certificate_authority get_return_time get_session get_session_grant get_tunnel_parameters"
+            " heartbeat limit_session set_tunnel_backends wait_session_change"
         )
         onsite = "set_consent_time set_tunnelling_dev_uplink_type wait_master_connection"
         master = (
@@ -484,6 +484,11 @@ class CommandTests(SynchronousTestCase):
             "certificate_authority: MAMCAQU=\n",
             asked=requests.GetCertificateAuthority(),
         )
+
+    def test_return_time(self) -> None:
+        """Devices learn over how many seconds to spread when they come back."""
+        for role in (ONSITE, MASTER):
+            self.says("get_return_time", "return_within: 5\n", role=role, asked=requests.GetReturnTime())
 
     def test_heartbeat(self) -> None:
         """A word comes back."""

@@ -68,6 +68,7 @@ QUESTIONS: list[tuple[Asked, Role, object]] = [
     (requests.EndSession(EndReason.PEER_KEY_REFUSED), Role.MASTER, None),
     (requests.LimitSession(7200.5, "s1"), Role.ONSITE, None),
     (requests.GetCertificateAuthority(), Role.ONSITE, ANSWERS[requests.GetCertificateAuthority]),
+    (requests.GetReturnTime(), Role.ONSITE, 5),
     (GetRole(), Role.MASTER, Role.MASTER),
     (Heartbeat("17"), Role.ONSITE, None),
 ]
@@ -303,6 +304,8 @@ class OldServerTests(SynchronousTestCase):
             (requests.Connect("rpi1"), b"connected\n"),
             (requests.GetVtunParameters(), b"tunnel_secret: x\n"),
             (requests.GetCertificateAuthority(), b"certificate_authority: ?\n"),
+            *((requests.GetReturnTime(), line) for line in (b"return_within: soon\n", b"return_within: -1\n", b"5\n")),
+            (requests.GetReturnTime(), b"return_within: 99999\n"),
             (requests.GetRemoteSite(), b"id: rpi1\n"),
             (GetRemoteLan(), b"192.168.1.1/24; reboot\n"),
         ]

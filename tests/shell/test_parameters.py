@@ -140,6 +140,7 @@ class BlockTests(SynchronousTestCase):
             parameters.GRANT.parse,
             parameters.parse_vtun,
             parameters.parse_authority,
+            parameters.parse_return_time,
         ]:
             self.assertRaises(ProtocolError, parse, text)
 

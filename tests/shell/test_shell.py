@@ -63,6 +63,7 @@ ANY_ANSWERS = st.fixed_dictionaries(
         requests.LimitSession: st.none() | ERRORS,
         requests.EndSession: st.none() | ERRORS,
         requests.GetCertificateAuthority: st.binary(max_size=40) | ERRORS,
+        requests.GetReturnTime: st.integers(0, 60) | ERRORS,
     }
 )
 
