@@ -22,15 +22,13 @@ from attrs import evolve, field, fields, frozen
 
 from rdvtwisted.errors import ConfigError
 from rdvtwisted.kinds import ADDRESS, NAMES, NETWORK, SECONDS, SWITCH, TEXT, Kind, choice, whole
+from rdvtwisted.ports import SSH_PORT, TLS_PORT
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-#: TCP ports of the two doors.
-SSH_PORT = 22
-TLS_PORT = 443
 #: Seconds that a client has from its first byte until it is logged in.
 LOGIN_SECONDS = 30.0
 #: Seconds of silence after which a registered device is asked for a sign of life, and has for its answer; their

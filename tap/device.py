@@ -11,11 +11,10 @@ from typing import Any
 from twisted.python import usage
 
 from rdvtwisted.errors import InvalidValue
+from rdvtwisted.ports import SSH_PORT, TLS_PORT
 from rdvtwisted.services.device import (
     SESSION_SECONDS,
     SILENCE_SECONDS,
-    SSH_PORT,
-    TLS_PORT,
     DeviceSettings,
     HookSettings,
     default_state_directory,

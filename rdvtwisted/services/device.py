@@ -13,11 +13,9 @@ from attrs import evolve, frozen
 from rdvtwisted.adapters.hooks import HOOK_SECONDS, USUAL_DIRECTORY
 from rdvtwisted.consent import ASK_SECONDS, WINDOW_SECONDS
 from rdvtwisted.errors import InvalidValue, MissingPrivilege, StateDirectoryError
+from rdvtwisted.ports import SSH_PORT, TLS_PORT
 from rdvtwisted.values import Role
 
-#: Ports of the server's doors when the operator names none.
-SSH_PORT = 22
-TLS_PORT = 443
 #: Seconds after the last sign of life of the server until a device takes its connection for lost, outside of sessions.
 SILENCE_SECONDS = 60.0
 #: Seconds after which a session ends if nobody says otherwise: one that was forgotten is not open for ever.

@@ -8,8 +8,8 @@ from typing import Any
 
 from attrs import evolve
 
-from rdvtwisted.config import SSH_PORT
 from rdvtwisted.errors import InvalidValue, RDVError
+from rdvtwisted.ports import SSH_PORT
 from rdvtwisted.services.administrator import Administrator, Answer, UsageError, reading_arguments
 from rdvtwisted.services.console import duration
 from rdvtwisted.services.public_keys import keys_of_file, public_key

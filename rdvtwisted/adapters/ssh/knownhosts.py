@@ -15,9 +15,9 @@ from twisted.logger import Logger
 
 from rdvtwisted.adapters.wholefile import sync_directory
 from rdvtwisted.errors import InvalidValue, ServerKeyChanged, StateDirectoryError
+from rdvtwisted.ports import SSH_PORT
 from rdvtwisted.values import PublicKey
 
-SSH_PORT = 22
 #: Bytes of the largest file that is read.
 LARGEST_FILE = 4 << 20
 
