@@ -10,6 +10,7 @@ from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from rdvtwisted.adapters.departure import departed
 from rdvtwisted.adapters.front.encryption import asked_for, tls_failure
 from rdvtwisted.adapters.front.records import Records
 from rdvtwisted.adapters.front.visit import Visit
@@ -55,7 +56,10 @@ class Entrance(Protocol):
         self._visit.within(limit, lambda: self._refuse(f"no TLS handshake within {limit:g} s"))
 
     def dataReceived(self, data: bytes) -> None:
-        """Go on with the handshake, and no further than its end."""
+        """Go on with the handshake, no further than its end, and only with somebody who is still there."""
+        if departed(self.transport):
+            self.transport.abortConnection()
+            return
         self._records.feed(data)
         try:
             for record in self._records:

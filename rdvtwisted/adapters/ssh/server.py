@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from rdvtwisted.adapters.departure import departed
 from rdvtwisted.adapters.ssh import algorithms
 from rdvtwisted.adapters.ssh.allowance import Allowance
 from rdvtwisted.adapters.ssh.authentication import Authentication
@@ -80,7 +81,10 @@ class ServerTransport(SecureTransport, conch.SSHServerTransport):
             conch.DISCONNECT_NO_MORE_AUTH_METHODS_AVAILABLE,
             f"it did not log in within {seconds:g} s",
         )
-        super().connectionMade()
+        if departed(self.transport):
+            self.put_out()
+        else:
+            super().connectionMade()
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         """The device, or the stranger, is gone."""
@@ -106,13 +110,21 @@ class ServerTransport(SecureTransport, conch.SSHServerTransport):
             super().tell(reason)
 
     def put_out(self) -> None:
-        """Others have come, and this one had the most time to log in: cut it off."""
+        """Others have come, and this one had the most time to log in; or it has gone itself: cut it off."""
+        self.closing = True
         self.transport.abortConnection()
 
     def begin_exchange(self, packet: bytes) -> None:
         """The client begins a key exchange; the first one brings it nearer to being in."""
         super().begin_exchange(packet)
         self.server.vestibule.advance(self)
+
+    def ssh_KEX_DH_GEX_REQUEST_OLD(self, packet: bytes) -> None:
+        """The client's part of an exchange; ours, and our signature, are for those only who are still there."""
+        if departed(self.transport):
+            self.put_out()
+        else:
+            super().ssh_KEX_DH_GEX_REQUEST_OLD(packet)
 
     def secured(self) -> None:
         """So does the end of it."""

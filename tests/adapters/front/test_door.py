@@ -28,6 +28,7 @@ from rdvtwisted.interfaces import ITicketOffice, ITunnelSeat
 from rdvtwisted.origin import origin
 from rdvtwisted.vestibule import PROGRESS_SECONDS
 from tests.adapters.front.clients import Identity, Office, Seat, TLSClient, Wire, converse
+from tests.adapters.front.sockets import tcp_pair
 
 #: What is told of those for whom there is no room.
 CROWDED = "too many connections have not shown what they are"
@@ -470,6 +471,24 @@ class RefusalTests(DoorTestCase):
         self.assertEqual((len(self.door.visits), self.clock.getDelayedCalls()), (0, []))
         for refusal in self.refusals[1:]:
             self.assertIn("no TLS handshake", refusal[3])
+
+    def test_departed(self) -> None:
+        """For who has begun a handshake and closed nothing is computed, and nobody is told."""
+        near, far = tcp_pair()
+        self.addCleanup(near.close)
+        self.addCleanup(far.close)
+        client = TLSClient("ssh")
+        client.feed(b"")
+        hello = client.outgoing.read()
+        here, gone = self.arrive(), self.arrive()
+        here.fileno = gone.fileno = near.fileno
+        here.protocol.dataReceived(hello)
+        self.assertNotEqual(here.value(), b"")
+        far.close()
+        gone.protocol.dataReceived(hello)
+        gone.settle()
+        self.assertEqual((gone.value(), gone.connected, self.refusals), (b"", False, []))
+        self.assertEqual(len(self.door.visits), 1)
 
     def test_put_out_at_its_ticket(self) -> None:
         """Who has shaken hands and shows no ticket makes room for others who do, and its end is not told twice."""
