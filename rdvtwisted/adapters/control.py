@@ -13,23 +13,36 @@ L{rdvtwisted.adapters.control_server} is the server's end, L{rdvtwisted.adapters
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 
 from zope.interface import Interface
 
-from rdvtwisted.errors import RDVError
+from rdvtwisted.errors import ConfigError, RDVError
 from rdvtwisted.values import EndReason, Presence, SessionView
 
 #: Bytes of a request. An id has at most 64 characters, so that one is far below.
 MAX_REQUEST = 4096
 #: Characters of an id of a session or device.
 MAX_ID = 64
+#: Bytes of a UNIX socket's path: sun_path of linux/un.h, less its closing NUL.
+MAX_PATH = 107
 #: Seconds in which a request must be made and its reply be read.
 SECONDS = 10.0
 
 
 class ServerRefused(RDVError):
     """The running server said why it does not do what was asked."""
+
+
+def require_short(path: str, cure: str = "name a shorter path") -> None:
+    """
+    Make sure that there can be a socket of this path.
+
+    @raise ConfigError: it is too long.
+    """
+    if len(os.fsencode(path)) > MAX_PATH:
+        raise ConfigError("control.socket", f"{path} is longer than {MAX_PATH} bytes; {cure}")
 
 
 class IAdministration(Interface):

@@ -24,14 +24,12 @@ from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
-from rdvtwisted.adapters.control import MAX_REQUEST, SECONDS
+from rdvtwisted.adapters.control import MAX_REQUEST, SECONDS, require_short
 from rdvtwisted.adapters.users import peer, trusted
-from rdvtwisted.errors import AddressInUse, ConfigError, RDVError, StateDirectoryError
+from rdvtwisted.errors import AddressInUse, RDVError, StateDirectoryError
 
 #: Commands that may be connected at one time.
 MAX_CONNECTIONS = 16
-#: Bytes of a UNIX socket's path: sun_path of linux/un.h, less its closing NUL.
-MAX_PATH = 107
 SOCKET_MODE = 0o600
 
 #: What is answered to a line, by whom it was said; may raise an L{RDVError}.
@@ -184,8 +182,7 @@ class ControlService(Service):
 
 def _vacate(path: str) -> None:
     """Remove the socket of a server that was killed, after making sure that nobody answers there."""
-    if len(os.fsencode(path)) > MAX_PATH:
-        raise ConfigError("control.socket", f"{path} is longer than {MAX_PATH} bytes; name a shorter path")
+    require_short(path)
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from attrs import define, field, frozen
 
+from rdvtwisted.adapters.control import require_short
 from rdvtwisted.adapters.control_client import ControlClient, ServerNotRunning
 from rdvtwisted.adapters.store.auditfiles import AuditFiles
 from rdvtwisted.adapters.store.inventory import SqlInventory, open_inventory
@@ -97,6 +98,7 @@ class Administrator:
 
         @raise RDVError: it is not running, or does not do it.
         """
+        self._require_socket()
         return ControlClient(self.settings.control.socket).ask(verb, **arguments)
 
     def ask_if_running(self, verb: str) -> Any:
@@ -122,13 +124,19 @@ class Administrator:
         The inventory; what is damaged in it is noted.
 
         @raise StateDirectoryError: it cannot be used, or is missing.
+        @raise ConfigError: no server could run there, nor be told.
         """
+        self._require_socket()
         inventory = open_inventory(self.settings, create=create)
         try:
             self.notes += inventory.problems
             yield inventory
         finally:
             inventory.close()
+
+    def _require_socket(self) -> None:
+        cure = "name a shorter path, here and for the server: RDV_SERVER_CONTROL_SOCKET, or in the settings file"
+        require_short(self.settings.control.socket, cure)
 
     def trail(self) -> AuditFiles:
         """The server's audit trail."""
