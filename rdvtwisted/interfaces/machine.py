@@ -28,6 +28,14 @@ class INetwork(Interface):
             as before then) or L{rdvtwisted.errors.MissingPrivilege}.
         """
 
+    def restore(owner):
+        """
+        Put back what somebody else has taken away or changed of what is applied under C{plan.owner}.
+
+        @return: a Deferred of a list of text lines, one for each thing put back; fails as L{amend} does, when
+            something can't be.
+        """
+
     def undo(owner):
         """
         Undo what was applied under C{plan.owner}; what is gone already is no error.
@@ -50,10 +58,11 @@ class INetwork(Interface):
         @return: a Deferred of a L{rdvtwisted.plan.Site}.
         """
 
-    def watch(changed):
+    def watch(changed, everything=False):
         """
         Call C{changed()} soon after links or addresses of this machine have changed; once if several come together.
 
+        @param everything: also after routes, rules, settings of interfaces and firewall tables have.
         @return: what to call to end that; calling it again is no error.
         @raise rdvtwisted.errors.NetworkError: it cannot be done.
         """

@@ -24,13 +24,16 @@ LEAST_SECONDS = 0.5
 _log = Logger()
 
 
-class _Changes:
+class Changes:
     """Remembers that something of the network has changed since the last look."""
 
-    def __init__(self, network: INetwork) -> None:
+    def __init__(self, network: INetwork, everything: bool = False) -> None:
+        """
+        @param everything: as of L{INetwork.watch}.
+        """
         self._waiting: Deferred[None] | None = None
         self._changed = False
-        self.stop: Callable[[], None] = network.watch(self._note)
+        self.stop: Callable[[], None] = network.watch(self._note, everything)
 
     def _note(self) -> None:
         self._changed = True
@@ -64,7 +67,7 @@ async def lost(network: INetwork, clock: IReactorTime, missing: Callable[[Site],
     @param missing: says in a sentence what is missing, if anything.
     @return: that sentence. Cancelling ends the watching.
     """
-    changes = _Changes(network)
+    changes = Changes(network)
     try:
         while True:
             changes.forget()
@@ -139,7 +142,7 @@ async def rest(network: INetwork, clock: IReactorTime, seconds: float) -> None:
     if left <= 0:
         return
     try:
-        changes = _Changes(network)
+        changes = Changes(network)
     except RDVError as error:
         _log.debug("Changes of the network are not watched: {error}", error=str(error))
         await deferLater(clock, left)

@@ -31,6 +31,7 @@ from rdvtwisted.requests import GetSession, LimitSession, WaitForSessionChange
 from rdvtwisted.services.boundary import Boundary
 from rdvtwisted.services.deadline import Deadline
 from rdvtwisted.services.footing import lost
+from rdvtwisted.services.guard import keep
 from rdvtwisted.services.link import Link
 from rdvtwisted.services.waiting import first, following
 from rdvtwisted.values import EndReason, Role, SessionState, SessionView, TunnelReport
@@ -203,10 +204,11 @@ class Leg:
             self._after.addErrback(_not_cancelled)
         deadline.begin()
         try:
-            await deadline.reached
+            limit = following(deadline.reached).addCallback(lambda _: Ending(EndReason.TIME_LIMIT))
+            kept = Deferred.fromCoroutine(keep(self.network, self.clock, self.plan.owner))
+            return await first([limit, kept.addErrback(_as_ending)])
         finally:
             deadline.stop()
-        return Ending(EndReason.TIME_LIMIT)
 
     async def _watch(self, deadline: Deadline) -> Ending:
         """Ask the server until the session is over, and why. An old one has no answer but its own loss."""

@@ -34,6 +34,8 @@ class MemoryNetwork:
         #: The packet devices made so far, by their names, and the modes they were made with.
         self.devices: dict[str, MemoryPacketDevice] = {}
         self.modes: dict[str, Mode] = {}
+        #: What somebody else has taken away, by the owner whose it was.
+        self.missing: dict[str, list[str]] = {}
         #: Who is told of changes.
         self.watchers: list[Callable[[], None]] = []
         #: With which error the next call is answered.
@@ -65,6 +67,9 @@ class MemoryNetwork:
 
         return self._answer(amend)
 
+    def restore(self, owner: str) -> Deferred[list[str]]:
+        return self._answer(lambda: self.missing.pop(owner, []))
+
     def undo(self, owner: str) -> Deferred[None]:
         return self._answer(lambda: self._undo(owner)).addCallback(lambda _: None)
 
@@ -87,7 +92,7 @@ class MemoryNetwork:
     def site(self) -> Deferred[Site]:
         return self._answer(lambda: self._site)
 
-    def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
+    def watch(self, changed: Callable[[], None], everything: bool = False) -> Callable[[], None]:
         self.watchers.append(changed)
 
         def stop() -> None:
@@ -99,6 +104,15 @@ class MemoryNetwork:
     def move(self, site: Site) -> None:
         """From now on, this machine is attached to other things; those who watch are told."""
         self._site = site
+        self.change()
+
+    def take_away(self, owner: str, *lines: str) -> None:
+        """Somebody else undoes what was configured; those who watch are told."""
+        self.missing.setdefault(owner, []).extend(lines)
+        self.change()
+
+    def change(self) -> None:
+        """Those who watch are told that something has changed."""
         for changed in list(self.watchers):
             changed()
 

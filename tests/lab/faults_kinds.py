@@ -10,6 +10,7 @@ from functools import partial
 from attrs import frozen
 
 from rdvtwisted.services.footing import GRACE_SECONDS
+from rdvtwisted.services.guard import REST_SECONDS as GUARD_REST_SECONDS
 from rdvtwisted.services.ladder import SWITCH_SECONDS
 from tests.lab.deployment import DOORS, END_SECONDS, EXTREMITY, MASTER, SESSION_SECONDS, master_id, onsite_id
 from tests.lab.faults_play import BUILDING, CLOSING, IDLE, OPENING, PHASES, TRAFFIC, Play, Stuck, until
@@ -38,6 +39,18 @@ MOVED_HOST = 77
 """The number in its LAN of the address that an uplink gets instead of its own."""
 
 DAY = 86_400.0
+
+LOST_SHARE = (0.02, 0.3)
+"""How much is lost on a bad line."""
+
+MEDDLING = (
+    "nft flush ruleset",
+    "ip link set {interface} down",
+    "ip address flush dev {interface}",
+    "cd /sys/class/net; for each in rdv*; do tc qdisc del dev $each ingress 2>&1; done; nft flush ruleset",
+    "ip rule | sed -nE 's/^(2[0-9]{{4}}):.*/\\1/p' | while read each; do ip rule del priority $each; done",
+)
+"""What others do to a session's configuration: firewalls are reloaded, daemons tidy up."""
 
 OTHER_DOOR_SECONDS = 3 * DEVICES_SILENCE_SECONDS + 2 * SWITCH_SECONDS
 """How long it may take to notice that a door is closed, to find that it stays so, and to take the other one."""
@@ -170,6 +183,34 @@ def _close_door(play: Play) -> None:
     play.lifted()
 
 
+def _lose(router: str, play: Play) -> None:
+    """A line is bad for a while: part of all packets is lost."""
+    lab = play.stage.lab
+    lab.lose(router, play.rng.uniform(*LOST_SHARE))
+    try:
+        play.pause(*SHORT_SECONDS)
+    finally:
+        lab.lose(router, 0.0)
+    play.lifted()
+    play.goes_on()
+
+
+def _meddle(host: str, play: Play) -> None:
+    """Somebody else changes what the session has configured: it is put back, and the session goes on."""
+    interface = play.interface(host)
+    how = play.rng.choice(MEDDLING)
+    play.stage.lab.run(host, ["sh", "-c", how.format(interface=interface)], check=True)
+    play.lifted()
+    play.goes_on()
+
+
+def _unmake(host: str, play: Play) -> None:
+    """Somebody else removes the tunnel's interface: the session is over."""
+    play.stage.lab.run(host, ["ip", "link", "del", play.interface(host)], check=True)
+    play.struck()
+    play.is_lost(GUARD_REST_SECONDS)
+
+
 def _unplug_pc(play: Play) -> None:
     """The engineer's PC is unplugged from the master, which is the end of the session."""
     lab = play.stage.lab
@@ -269,6 +310,14 @@ def _kill_program(name: str, word: str, play: Play) -> None:
     play.is_lost()
 
 
+def _freeze_program(name: str, word: str, play: Play) -> None:
+    """A stock program stands still that carries a device's tunnel: its silence is noticed, and it is ended."""
+    play.kill(play.programs(name, word), signal.SIGSTOP)
+    play.struck()
+    play.notice()
+    play.lifted()
+
+
 def _each(kind: str, act: Callable[..., None], names: dict[str, tuple[str, ...]], weight: int = 2) -> list[Fault]:
     return [Fault(f"{kind}-{name}", phases, partial(act, name), weight) for name, phases in names.items()]
 
@@ -302,6 +351,11 @@ FAULTS: tuple[Fault, ...] = (
     Fault("kill-gluer", PHASES, _kill_gluer),
     Fault("kill-vtund-onsite", (TRAFFIC,), partial(_kill_program, "onsite", "vtund"), backends=("vtun",)),
     Fault("kill-vtund-master", (TRAFFIC,), partial(_kill_program, "master", "vtund"), backends=("vtun",)),
+    *_each("lossy", _lose, {"site-router": PHASES, "support-router": MASTERS}, 1),
+    *_each("meddle", _meddle, {"onsite": (TRAFFIC,), "master": (TRAFFIC,)}),
+    *_each("unmake", _unmake, {"onsite": (TRAFFIC,), "master": (TRAFFIC,)}, 1),
+    Fault("freeze-vtund-onsite", (TRAFFIC,), partial(_freeze_program, "onsite", "vtund"), 1, ("vtun",)),
+    Fault("freeze-stunnel-master", (TRAFFIC,), partial(_freeze_program, "master", "stunnel"), 1, ("stunnel",)),
     Fault("kill-stunnel-onsite", (TRAFFIC,), partial(_kill_program, "onsite", "stunnel"), backends=("stunnel",)),
     Fault("kill-stunnel-master", (TRAFFIC,), partial(_kill_program, "master", "stunnel"), backends=("stunnel",)),
 )

@@ -151,11 +151,17 @@ class Play:
         """What a service has started whose command line has a word in it."""
         return [each.pid for each in descendants(table(), self.process(name).pid) if word in each.command]
 
-    def kill(self, pids: Sequence[int]) -> None:
-        """End processes that a service has started, by SIGKILL; those that have ended are left alone."""
+    def kill(self, pids: Sequence[int], number: signal.Signals = signal.SIGKILL) -> None:
+        """Send processes a signal that a service has started; those that have ended are left alone."""
         for pid in pids:
             with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, number)
+
+    def interface(self, host: str) -> str:
+        """The name of the session's interface on a host."""
+        lines = self.stage.lab.run(host, ["ip", "-o", "link"], check=True).stdout.splitlines()
+        names = [line.split(": ")[1].partition("@")[0] for line in lines]
+        return next(name for name in names if name.startswith("rdv-"))
 
     @property
     def server(self) -> LabProcess:

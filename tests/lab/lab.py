@@ -336,6 +336,14 @@ class Lab:
         """Undo L{allow_only}."""
         self.run(router, ["nft", "-f", "-"], input=outgoing_rules(None), check=True)
 
+    def lose(self, router: str, share: float) -> None:
+        """Have a router drop this share of what it forwards, by chance; 0 for nothing."""
+        rules = "table ip lossy {}\ndelete table ip lossy\n"
+        if share:
+            rules += "table ip lossy { chain forward { type filter hook forward priority -300; "
+            rules += f"numgen random mod 1000 < {round(1000 * share)} drop; }}\n}}\n"
+        self.run(router, ["nft", "-f", "-"], input=rules, check=True)
+
     def address(self, host: str, interface: str = "eth0") -> IPv4Address:
         """
         The address of one interface of a host.

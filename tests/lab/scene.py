@@ -17,6 +17,7 @@ from tests.lab.lab import Lab
 from tests.lab.private import clear_abandoned
 from tests.lab.processes import LabError, LabProcess, eventually, tail
 from tests.lab.programs import PROGRAMS, obstacles
+from tests.lab.topology import CUSTOMER_LAN
 
 LOOKED_AT = ("server", "onsite", "onsite2", "master")
 """Whose network settings must always be as before."""
@@ -26,6 +27,9 @@ BACK_SECONDS = 10.0
 
 SITES = 2
 """Customers, with the same LAN; the second one's device runs only where a test starts it."""
+
+GUEST = str(CUSTOMER_LAN[200])
+"""The address that the PC takes in a customer's LAN, where it is bridged to it."""
 
 _PREFIX = "rdvs"
 
@@ -195,6 +199,16 @@ class SceneTestCase(SynchronousTestCase):
             status = self.deployment.end_session()
         self.assertEqual(status, 0)
         self.require_over("operator", site=site)
+
+    @contextmanager
+    def guest(self) -> Iterator[None]:
+        """The PC has an address of the customer's LAN."""
+        address = f"{GUEST}/{CUSTOMER_LAN.prefixlen}"
+        self.lab.run("pc", ["ip", "address", "add", address, "dev", "eth0"], check=True)
+        try:
+            yield
+        finally:
+            self.lab.run("pc", ["ip", "address", "del", address, "dev", "eth0"], check=True)
 
     def open(self, *options: str, site: int = 1) -> LabProcess:
         """Have the master open a session; does not wait for it."""

@@ -4,34 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from tests.lab.deployment import END_SECONDS, onsite_id
-from tests.lab.scene import BACK_SECONDS, SceneTestCase
-from tests.lab.topology import CUSTOMER_LAN
+from tests.lab.scene import BACK_SECONDS, GUEST, SceneTestCase
 from tests.lab.website import PAGE
 
 ONSITE = onsite_id()
 
 BRIDGED = ("--tunnel-mode", "L2")
 
-GUEST = str(CUSTOMER_LAN[200])
-"""The address that the PC takes in the customer's LAN."""
-
 
 class BridgedSessionTests(SceneTestCase):
     """Sessions in mode L2."""
-
-    @contextmanager
-    def guest(self) -> Iterator[None]:
-        """The PC has an address of the customer's LAN."""
-        address = f"{GUEST}/{CUSTOMER_LAN.prefixlen}"
-        self.lab.run("pc", ["ip", "address", "add", address, "dev", "eth0"], check=True)
-        try:
-            yield
-        finally:
-            self.lab.run("pc", ["ip", "address", "del", address, "dev", "eth0"], check=True)
 
     def test_on_the_lan(self) -> None:
         """

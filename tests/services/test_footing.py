@@ -178,7 +178,7 @@ class StandByTests(FootingCase):
         self.begin(None)
         self.assert_idle()
 
-        def refuse(changed: object) -> Callable[[], None]:
+        def refuse(changed: object, everything: bool = False) -> Callable[[], None]:
             raise NetworkError("changes of the network cannot be watched")
 
         self.patch(self.network, "watch", refuse)
@@ -219,7 +219,7 @@ class RestTests(FootingCase):
     def test_not_watched(self) -> None:
         """Where changes cannot be watched, it waits for as long as it is told."""
 
-        def refuse(changed: object) -> Callable[[], None]:
+        def refuse(changed: object, everything: bool = False) -> Callable[[], None]:
             raise NetworkError("changes of the network cannot be watched")
 
         self.patch(self.network, "watch", refuse)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -25,6 +26,7 @@ from rdvtwisted.interfaces import IDeviceTunnel
 from rdvtwisted.plan import Plan
 from rdvtwisted.requests import GetSession, WaitForSessionChange
 from rdvtwisted.services.boundary import Boundary
+from rdvtwisted.services.guard import REST_SECONDS
 from rdvtwisted.services.leg import VERDICT_SECONDS, WATCH_SECONDS, Ending, Leg
 from rdvtwisted.services.link import Link
 from rdvtwisted.values import EndReason, SessionState, SessionView, TunnelReport
@@ -64,6 +66,8 @@ class _Network:
     def __init__(self, events: list[str]) -> None:
         self.events = events
         self.applied: Deferred[None] = Deferred()
+        self.refusal: RDVError | None = None
+        self.changed: Callable[[], None] = lambda: None
 
     def apply(self, plan: Plan) -> Deferred[None]:
         self.events.append("apply")
@@ -72,6 +76,15 @@ class _Network:
     def amend(self, plan: Plan) -> Deferred[None]:
         self.events.append(f"amend {plan.owner}")
         return succeed(None)
+
+    def restore(self, owner: str) -> Deferred[list[str]]:
+        if self.refusal is not None:
+            return fail(self.refusal)
+        return succeed([])
+
+    def watch(self, changed: Callable[[], None], everything: bool = False) -> Callable[[], None]:
+        self.changed = changed
+        return lambda: None
 
     def undo(self, owner: str) -> Deferred[None]:
         self.events.append(f"undo {owner}")
@@ -255,6 +268,17 @@ class LegTests(SynchronousTestCase):
         """A network that cannot be configured ends the leg before its tunnel connects."""
         self.tunnel.attached.callback("rdv0")
         self.network.applied.errback(NetworkError("no"))
+        self.assert_ended(EndReason.TUNNEL_FAILED, NetworkError)
+
+    def test_network_broken_by_others(self) -> None:
+        """When others change the network in use, and it can't be put back, the leg ends."""
+        self.bring_up()
+        self.clock.advance(REST_SECONDS)
+        self.network.changed()
+        self.assertNoResult(self.ending)
+        self.clock.advance(REST_SECONDS)
+        self.network.refusal = NetworkError("no such device")
+        self.network.changed()
         self.assert_ended(EndReason.TUNNEL_FAILED, NetworkError)
 
     def test_no_interface(self) -> None:

@@ -43,6 +43,12 @@ class Firewall:
         name = f"table {table.family} {table.name}"
         self._run(f"{name}\ndelete {name}\n{name} {{\n{table.rules}}}\n")
 
+    def listing(self, table: FirewallTable) -> str | None:
+        try:
+            return self._run("", "-s", "-t", "list", "table", table.family, table.name)
+        except FileNotFoundError:
+            return None
+
     def remove(self, table: FirewallTable) -> bool:
         try:
             self._run(f"delete table {table.family} {table.name}\n")
@@ -50,16 +56,16 @@ class Firewall:
             return False
         return True
 
-    def _run(self, script: str) -> None:
+    def _run(self, script: str, *arguments: str) -> str:
+        """Have nft carry out a script, or a command in its arguments; what it prints."""
         program = self._program or shutil.which("nft", path=_PLACES)
         if program is None:
             raise MissingProgram("nft is not installed: install the package nftables")
         try:
             ended = subprocess.run(
-                [program, "-f", "-"],
+                [program, *(arguments or ("-f", "-"))],
                 input=script.encode("ascii"),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
+                capture_output=True,
                 cwd="/",
                 env={"LC_ALL": "C"},
                 timeout=_PATIENCE,
@@ -72,3 +78,4 @@ class Firewall:
         if ended.returncode != 0:
             lines = ended.stderr.decode("utf-8", "replace").splitlines() or [f"exit status {ended.returncode}"]
             raise OSError(_errno(ended.stderr.decode("utf-8", "replace")), f"nft: {lines[0]}")
+        return ended.stdout.decode("utf-8", "replace")

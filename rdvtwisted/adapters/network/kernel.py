@@ -89,6 +89,9 @@ class IWiring(Interface):
     def redirect(name: str, target: str) -> None:
         """Have what one interface receives taken as if another had received it."""
 
+    def redirects(name: str, target: str) -> bool:
+        """Whether what one interface receives is taken as if another had received it."""
+
     def stop_redirection(name: str) -> bool:
         """Whether there was a redirection of what this interface receives; it is gone now."""
 
@@ -115,6 +118,13 @@ class IFirewall(Interface):
     def replace(table: FirewallTable) -> None:
         """
         Load a table in place of one of its name, in one transaction.
+
+        @raise rdvtwisted.errors.MissingProgram: there is no C{nft}.
+        """
+
+    def listing(table: FirewallTable) -> str | None:
+        """
+        What is in a table of this name, without what packets have changed in it; C{None} if there is none.
 
         @raise rdvtwisted.errors.MissingProgram: there is no C{nft}.
         """

@@ -21,7 +21,7 @@ from rdvtwisted.adapters.network.kernel import Kernel
 from rdvtwisted.adapters.network.netlink import Routing
 from rdvtwisted.adapters.network.sysctl import Sysctls
 from rdvtwisted.adapters.network.tuntap import PacketDevice
-from rdvtwisted.adapters.network.watching import Watching
+from rdvtwisted.adapters.network.watching import Watching, watch_everything
 from rdvtwisted.adapters.network.wiring import Wiring
 from rdvtwisted.adapters.network.worker import Worker
 from rdvtwisted.errors import RDVError
@@ -77,12 +77,17 @@ class LinuxNetwork:
         self._directory = directory
         self._keep = keeper
         self._keepers: dict[str, Keeper] = {}
+        #: What is in the firewall tables of each owner, as far as somebody has looked.
+        self._listings: dict[str, dict[str, str]] = {}
 
     def apply(self, plan: Plan) -> Deferred[None]:
         return self._run(self._apply, plan)
 
     def amend(self, plan: Plan) -> Deferred[None]:
-        return self._run(transaction.amend, self._journal, plan)
+        return self._run(self._amend, plan)
+
+    def restore(self, owner: str) -> Deferred[list[str]]:
+        return self._run(self._restore, owner)
 
     def undo(self, owner: str) -> Deferred[None]:
         return self._run(self._undo, owner)
@@ -93,8 +98,8 @@ class LinuxNetwork:
     def site(self) -> Deferred[Site]:
         return self._run(site.site)
 
-    def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
-        return Watching(self._reactor, changed).stop
+    def watch(self, changed: Callable[[], None], everything: bool = False) -> Callable[[], None]:
+        return watch_everything(self._reactor, changed) if everything else Watching(self._reactor, changed).stop
 
     def make_interface(self, owner: str, name: str, mode: Mode) -> Deferred[None]:
         return self.apply(Plan(owner, (TunTap(name, mode),)))
@@ -115,6 +120,7 @@ class LinuxNetwork:
                 self._keepers[plan.owner] = self._keep(self._directory, plan.owner)
             except RDVError as error:
                 self._log.warn("{error}", error=str(error))
+        self._listings.pop(plan.owner, None)
         try:
             transaction.apply(kernel, self._journal, plan)
         except RDVError:
@@ -122,7 +128,15 @@ class LinuxNetwork:
                 self._dismiss(plan.owner)
             raise
 
+    def _amend(self, kernel: Kernel, plan: Plan) -> None:
+        self._listings.pop(plan.owner, None)
+        transaction.amend(kernel, self._journal, plan)
+
+    def _restore(self, kernel: Kernel, owner: str) -> list[str]:
+        return transaction.restore(kernel, self._journal, owner, self._listings.setdefault(owner, {}))
+
     def _undo(self, kernel: Kernel, owner: str) -> None:
+        self._listings.pop(owner, None)
         transaction.undo(kernel, self._journal, owner)
         self._dismiss(owner)
 

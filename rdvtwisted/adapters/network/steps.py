@@ -1,9 +1,9 @@
 """
 What each kind of step does, and what takes it back.
 
-Three verbs: L{observe} says, before anything is changed, what has to be
-remembered; L{take} brings about what the step says; L{take_back} restores what
-was observed. A step that was never taken, or taken in part, can be taken back
+Four verbs: L{observe} says, before anything is changed, what has to be
+remembered; L{take} brings about what the step says; L{holds} says whether it
+is still so; L{take_back} restores what was observed. A step that was never taken, or taken in part, can be taken back
 as well: what was there before stays, what is not there is not missed.
 """
 
@@ -90,6 +90,25 @@ def take(kernel: Kernel, step: Step, before: Before) -> None:
         kernel.wiring.redirect(step.source, step.target)
     elif isinstance(step, Promiscuous):
         kernel.wiring.set_promiscuous(step.interface, True)
+
+
+def holds(kernel: Kernel, step: Step) -> bool:
+    """
+    Whether it is as a step says that was taken. Of a firewall table only whether it is there.
+
+    @raise OSError: the kernel does not say.
+    """
+    if isinstance(step, LinkUp):
+        return kernel.routing.link(step.interface) == Link(up=True, mtu=step.mtu)
+    if isinstance(step, Sysctl):
+        return kernel.sysctls.read(step.path) in (step.value, None)
+    if isinstance(step, FirewallTable):
+        return kernel.firewall.listing(step) is not None
+    if isinstance(step, Connections):
+        return True
+    if isinstance(step, Redirection):
+        return kernel.wiring.redirects(step.source, step.target)
+    return bool(observe(kernel, step))
 
 
 def take_back(kernel: Kernel, step: Step, before: Before) -> bool:

@@ -10,7 +10,7 @@ from attrs import evolve
 
 from rdvtwisted.adapters.network.journal import Entry, Journal
 from rdvtwisted.adapters.network.kernel import Kernel
-from rdvtwisted.adapters.network.steps import Before, observe, take, take_back
+from rdvtwisted.adapters.network.steps import Before, holds, observe, take, take_back
 from rdvtwisted.errors import MissingPrivilege, NetworkError, RDVError
 from rdvtwisted.plan import FirewallTable, Plan, Step
 
@@ -68,6 +68,37 @@ def amend(kernel: Kernel, journal: Journal, plan: Plan) -> None:
                 take(kernel, step, None)
             except OSError as error:
                 raise refusal(step, error) from None
+
+
+def restore(kernel: Kernel, journal: Journal, owner: str, listings: dict[str, str]) -> list[str]:
+    """
+    Take again those steps of the plan applied under an owner that somebody else has undone or changed.
+
+    @param listings: what is known to be in the plan's firewall tables, by the steps' text; it is kept up here.
+    @return: the steps that were taken again, as text.
+    @raise NetworkError: the kernel refuses one: perhaps the interface has gone that they are about.
+    @raise MissingPrivilege: this process may not do it.
+    """
+    entry = journal.read(owner)
+    found = []
+    for step in () if entry is None else entry.plan.steps:
+        try:
+            if not _unchanged(kernel, step, listings):
+                take(kernel, step, None)
+                found.append(str(step))
+                listings.pop(str(step), None)
+                _unchanged(kernel, step, listings)
+        except OSError as error:
+            raise refusal(f"to put back {step}", error) from None
+    return found
+
+
+def _unchanged(kernel: Kernel, step: Step, listings: dict[str, str]) -> bool:
+    """Whether a step holds, and of a table whether it is as it was known; what is not known is learned."""
+    if not isinstance(step, FirewallTable):
+        return holds(kernel, step)
+    listing = kernel.firewall.listing(step)
+    return listing is not None and listings.setdefault(str(step), listing) == listing
 
 
 def _outline(plan: Plan) -> list[Step]:

@@ -93,6 +93,17 @@ class Wiring:
                 action=[action],
             )
 
+    def redirects(self, name: str, target: str) -> bool:
+        try:
+            index, to = self._index(name), self._index(target)
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return False
+            raise
+        with refusals():
+            filters = list(self._netlink.get_filters(index=index, parent=_INGRESS))
+        return any(_target(message) == to for message in filters)
+
     def stop_redirection(self, name: str) -> bool:
         def remove() -> None:
             self._netlink.tc("del", "ingress", index=self._index(name))
@@ -115,3 +126,13 @@ class Wiring:
     def set_promiscuous(self, name: str, on: bool) -> None:
         with refusals():
             self._netlink.link("set", index=self._index(name), flags=_IFF_PROMISC if on else 0, change=_IFF_PROMISC)
+
+
+def _target(message: Any) -> int | None:
+    """The interface to which a filter of L{Wiring.redirect} leads; C{None} of another message."""
+    options = message.get_attr("TCA_OPTIONS")
+    actions = options.get_attr("TCA_U32_ACT") if options is not None else None
+    action = actions.get_attr("TCA_ACT_PRIO_1") if actions is not None else None
+    redirection = action.get_attr("TCA_ACT_OPTIONS") if action is not None else None
+    parameters = redirection.get_attr("TCA_MIRRED_PARMS") if redirection is not None else None
+    return int(parameters["ifindex"]) if parameters is not None else None

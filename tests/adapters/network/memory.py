@@ -202,6 +202,9 @@ class MemoryKernel:
         self._change(f"redirect {name} to {target}")
         self.state.redirections[name] = target
 
+    def redirects(self, name: str, target: str) -> bool:
+        return self.state.redirections.get(name) == target
+
     def stop_redirection(self, name: str) -> bool:
         if name not in self.state.redirections:
             return False
@@ -233,6 +236,9 @@ class MemoryKernel:
     def replace(self, table: FirewallTable) -> None:
         self._change(f"replace {table}")
         self.state.tables[table.family, table.name] = table.rules
+
+    def listing(self, table: FirewallTable) -> str | None:
+        return self.state.tables.get((table.family, table.name))
 
     def remove(self, table: FirewallTable) -> bool:
         if (table.family, table.name) not in self.state.tables:

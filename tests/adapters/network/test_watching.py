@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from rdvtwisted.adapters.network import watching
-from rdvtwisted.adapters.network.watching import BUNCH_SECONDS, Watching
+from rdvtwisted.adapters.network.watching import BUNCH_SECONDS, Watching, watch_everything
 from rdvtwisted.errors import NetworkError
 
 
@@ -103,3 +103,27 @@ class WatchingTests(SynchronousTestCase):
         self.patch(watching.socket, "socket", refuse)
         error = self.assertRaises(NetworkError, Watching, self.reactor, self.tell)
         self.assertIn("Operation not permitted", str(error))
+
+    def test_everything(self) -> None:
+        """Routes, rules, settings and firewall tables are watched, too, all of them or none."""
+        made: list[tuple[object, _Socket]] = []
+
+        def make(family: object, kind: object, protocol: int) -> _Socket:
+            made.append((protocol, _Socket()))
+            return made[-1][1]
+
+        self.patch(watching.socket, "socket", make)
+        stop = watch_everything(self.reactor, self.tell)
+        self.assertEqual([(protocol, each.bound) for protocol, each in made], [(0, (0, 0x8000D9)), (12, (0, 0x40))])
+        stop()
+        self.assertTrue(all(each.closed for _, each in made))
+
+        def refuse(each: _Socket, address: tuple[int, int]) -> None:
+            if address[1] == 0x40:
+                raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        made.clear()
+        self.patch(_Socket, "bind", refuse)
+        self.assertRaises(NetworkError, watch_everything, self.reactor, self.tell)
+        self.assertTrue(made[0][1].closed)
+        self.assertEqual([each.fileno() for each in self.reactor.getReaders()], [5])
