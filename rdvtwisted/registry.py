@@ -27,6 +27,7 @@ from rdvtwisted.goodbye import stopping
 from rdvtwisted.interfaces import IEventSink, IInventory, ILine, IReception, IRelay
 from rdvtwisted.junction import GlueJunction, RelayJunction
 from rdvtwisted.leases import LeasePool
+from rdvtwisted.ports import TLS_PORT
 from rdvtwisted.session import IJunction, ISessionWorld, Session, Terms
 from rdvtwisted.tickets import TicketOffice
 from rdvtwisted.values import (
@@ -72,7 +73,7 @@ class Registry:
     events: IEventSink
     random: Callable[[int], bytes] = field(repr=False)
     authority: bytes = field(default=b"", repr=False)
-    door_port: int = 443
+    door_port: int = TLS_PORT
     build_seconds: float = 60.0
     wall: Callable[[], float] | None = None
     _access: Entitlements = field(init=False, repr=False)
