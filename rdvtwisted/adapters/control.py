@@ -35,14 +35,15 @@ class ServerRefused(RDVError):
     """The running server said why it does not do what was asked."""
 
 
-def require_short(path: str, cure: str = "name a shorter path") -> None:
+def require_short(path: str, setting: str, cure: str = "name a shorter path") -> None:
     """
     Make sure that there can be a socket of this path.
 
+    @param setting: what the path comes from.
     @raise ConfigError: it is too long.
     """
     if len(os.fsencode(path)) > MAX_PATH:
-        raise ConfigError("control.socket", f"{path} is longer than {MAX_PATH} bytes; {cure}")
+        raise ConfigError(setting, f"{path} is longer than {MAX_PATH} bytes; {cure}")
 
 
 class IAdministration(Interface):

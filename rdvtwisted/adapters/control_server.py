@@ -132,11 +132,20 @@ class ControlService(Service):
     @ivar path: of the socket, absolute.
     """
 
-    def __init__(self, listener: IReactorUNIX, clock: IReactorTime, path: str, answer: Answer) -> None:
+    def __init__(
+        self,
+        listener: IReactorUNIX,
+        clock: IReactorTime,
+        path: str,
+        answer: Answer,
+        setting: str = "control.socket",
+    ) -> None:
         """
         @param answer: as L{ControlFactory} has it.
+        @param setting: what the path comes from, for who has to shorten it.
         """
         self.path = path
+        self._setting = setting
         self._listener = listener
         self._factory = ControlFactory(answer, clock)
         self._port: IListeningPort | None = None
@@ -147,7 +156,7 @@ class ControlService(Service):
 
         @raise RDVError: as L{startService} does.
         """
-        _vacate(self.path)
+        _vacate(self.path, self._setting)
         directory = os.path.dirname(self.path)
         if not os.access(directory, os.W_OK | os.X_OK):
             reason = "permission denied" if os.path.isdir(directory) else "there is no such directory"
@@ -161,7 +170,7 @@ class ControlService(Service):
         @raise StateDirectoryError: something else is in its place, or it cannot be made.
         @raise ConfigError: its path is too long.
         """
-        _vacate(self.path)
+        _vacate(self.path, self._setting)
         before = os.umask(0o077)  # bind() makes the socket and takes no mode
         try:
             self._port = self._listener.listenUNIX(self.path, self._factory, mode=SOCKET_MODE)
@@ -180,9 +189,9 @@ class ControlService(Service):
         return closing if isinstance(closing, Deferred) else succeed(None)
 
 
-def _vacate(path: str) -> None:
+def _vacate(path: str, setting: str) -> None:
     """Remove the socket of a server that was killed, after making sure that nobody answers there."""
-    require_short(path)
+    require_short(path, setting)
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:

@@ -136,7 +136,7 @@ class Administrator:
 
     def _require_socket(self) -> None:
         cure = "name a shorter path, here and for the server: RDV_SERVER_CONTROL_SOCKET, or in the settings file"
-        require_short(self.settings.control.socket, cure)
+        require_short(self.settings.control.socket, "control.socket", cure)
 
     def trail(self) -> AuditFiles:
         """The server's audit trail."""

@@ -219,7 +219,8 @@ def make_onsite(
     _require_backends(equipment, backends or ())
     equipment.hooks = _hooks(equipment, hooks)
     asked = _consent(equipment, consent)
-    socket = ControlService(equipment.reactor, equipment.reactor, str(settings.state / SOCKET), partial(perform, asked))
+    path = str(settings.state / SOCKET)
+    socket = ControlService(equipment.reactor, equipment.reactor, path, partial(perform, asked), "--state-dir")
     if asked.required:
         socket.check()
     ladder = Ladder(settings.ways(), equipment.reactor, replacing(equipment.reactor))

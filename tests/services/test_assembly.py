@@ -13,10 +13,10 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from rdvtwisted.adapters.backends import Discovery
-from rdvtwisted.errors import InvalidValue, MissingPrivilege, MissingProgram, RDVError, StateDirectoryError
+from rdvtwisted.errors import ConfigError, InvalidValue, MissingPrivilege, MissingProgram, RDVError, StateDirectoryError
 from rdvtwisted.services import assembly
 from rdvtwisted.services.assembly import inform, load_identity, make_master, make_onsite
-from rdvtwisted.services.device import DeviceSettings
+from rdvtwisted.services.device import ConsentSettings, DeviceSettings
 from rdvtwisted.services.master import MasterService, MasterSettings
 from rdvtwisted.services.onsite import OnsiteService
 from rdvtwisted.values import Missing, Role
@@ -204,6 +204,12 @@ class DeviceTests(AssemblyCase):
             backends=("other",),
         )
         self.master(onsite="rpi2200", backends=("twin",))
+
+    def test_long_path(self) -> None:
+        """Where the site's commands could not be taken, for the state directory's length, that option is named."""
+        self.settings = evolve(self.settings, state=self.folder.absolute() / ("deep" * 30))
+        text = f"setting --state-dir: {self.settings.state}/control is longer than 107 bytes; name a shorter path"
+        self.assert_refused(ConfigError, text, self.onsite, consent=ConsentSettings(required=True))
 
     def test_wrong_backend(self) -> None:
         """To name a backend that does not exist is bad usage: status 2, before the device has made itself a key."""
