@@ -10,16 +10,16 @@ DEVICES_PER_SECOND = 100
 #: Seconds over which they spread at most.
 LONGEST_SPREAD = 60
 
-_SPREAD = re.compile(r"\bcome back within ([0-9]{1,4}) s\b")
+_SPREAD = re.compile(r"\bcome back (?:at once\b|within ([0-9]{1,4}) s\b)")
 
 
 def return_time(devices: int) -> int:
     """
-    The seconds over which they are to spread.
+    The seconds over which they are to spread; none for a few.
 
     @param devices: how many will come back.
     """
-    return min(LONGEST_SPREAD, -(-devices // DEVICES_PER_SECOND))
+    return min(LONGEST_SPREAD, devices // DEVICES_PER_SECOND)
 
 
 def stopping(devices: int) -> str:
@@ -28,7 +28,8 @@ def stopping(devices: int) -> str:
 
     @param devices: how many will come back.
     """
-    return f"the server is stopping: come back within {return_time(devices)} s"
+    seconds = return_time(devices)
+    return "the server is stopping: come back " + (f"within {seconds} s" if seconds else "at once")
 
 
 def spread(text: str) -> float | None:
@@ -37,7 +38,7 @@ def spread(text: str) -> float | None:
     C{None} if it does not say.
     """
     found = _SPREAD.search(text)
-    return None if found is None else bounded(float(found[1]))
+    return None if found is None else bounded(float(found[1] or 0))
 
 
 def bounded(seconds: float) -> float:
