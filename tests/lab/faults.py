@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,7 +20,8 @@ from fnmatch import fnmatch
 from itertools import product
 from random import Random
 from selectors import EVENT_READ, DefaultSelector
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from tests.lab.deployment import onsite_id
 from tests.lab.faults_judge import Judge
@@ -40,6 +42,9 @@ BACKENDS = ("tls", "tls", "vtun", "stunnel")
 
 L2_SHARE = 0.25
 """Which part of the sessions is bridged."""
+
+MOST_LANES = 8
+"""More would measure this machine, and not what it is to measure."""
 
 SILENT_SECONDS = 240.0
 """After which a lane that has not ended its cycle counts as stuck itself; a new lab takes some of that."""
@@ -135,9 +140,12 @@ def run_lane(seed: int, numbers: Sequence[int], kinds: Sequence[Fault]) -> None:
 class Lanes:
     """Several lanes, each in a process of its own, which is replaced if it ends early or falls silent."""
 
-    def __init__(self, arguments: Sequence[str], cycles: int, lanes: int) -> None:
+    def __init__(self, arguments: Sequence[str], numbers: Sequence[int], lanes: int) -> None:
+        """
+        @param numbers: those of the cycles to play.
+        """
         self._arguments = arguments
-        self._left = {lane: list(range(lane, cycles, lanes)) for lane in range(min(lanes, cycles))}
+        self._left = {lane: list(numbers[lane::lanes]) for lane in range(min(lanes, len(numbers)))}
         self._running: dict[int, subprocess.Popen[str]] = {}
         self._since: dict[int, float] = {}
         self._selector = DefaultSelector()
@@ -157,7 +165,7 @@ class Lanes:
         if not self._left[lane]:
             return
         numbers = ",".join(map(str, self._left[lane]))
-        words = [sys.executable, "-m", "tests.lab.faults", "--only", numbers, *self._arguments]
+        words = [sys.executable, "-m", "tests.lab.faults", "--lane", numbers, *self._arguments]
         self._running[lane] = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
         self._since[lane] = time.monotonic()
         self._selector.register(self._running[lane].stdout, EVENT_READ, lane)  # type: ignore[arg-type]
@@ -235,25 +243,44 @@ def summary(seed: int, results: Sequence[dict[str, Any]], seconds: float) -> dic
     }
 
 
-def _count(text: str) -> int:
-    """A number of at least 1."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+def _number(text: str, least: int = 1, most: int = 1_000_000) -> int:
+    if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
     return int(text)
+
+
+def _lanes(text: str) -> int:
+    return _number(text, most=MOST_LANES)
+
+
+def _numbers(text: str) -> list[int]:
+    return [_number(word, least=0) for word in text.split(",")]
+
+
+def _kinds(text: str) -> list[Fault]:
+    """The faults that names and patterns mean, none of them in vain."""
+    patterns = text.split(",")
+    for pattern in patterns:
+        if not any(fnmatch(fault.name, pattern) for fault in FAULTS):
+            raise argparse.ArgumentTypeError(f"no kind is called {pattern!r}; see --list")
+    return [fault for fault in FAULTS if any(fnmatch(fault.name, pattern) for pattern in patterns)]
 
 
 def arguments() -> argparse.ArgumentParser:
     """The command line that L{main} understands."""
     parser = argparse.ArgumentParser(prog="script/faults", description="Break things at random moments in a lab.")
-    parser.add_argument("--cycles", type=_count, default=CYCLES, help="how many faults (default: %(default)s)")
+    parser.add_argument("--cycles", type=_number, default=CYCLES, help="how many faults (default: %(default)s)")
     parser.add_argument("--seed", type=int, help="decides everything that is left to chance (default: any)")
-    parser.add_argument("--kinds", default="*", help="which kinds, by name or pattern, with commas: kill-*,cut-onsite")
-    parser.add_argument("--lanes", type=_count, default=LANES, help="labs at a time (default: %(default)s)")
+    parser.add_argument(
+        "--kinds", type=_kinds, default="*", help="which kinds, by name or pattern, with commas: kill-*,cut-onsite"
+    )
+    parser.add_argument("--lanes", type=_lanes, default=LANES, help="labs at a time (default: %(default)s)")
     parser.add_argument(
         "--json", action="store_true", help="end with one line of JSON; all else goes to standard error"
     )
     parser.add_argument("--list", action="store_true", help="list the kinds and exit")
-    parser.add_argument("--only", help="play just the cycles with these numbers, here, and print a line for each")
+    parser.add_argument("--only", type=_numbers, metavar="N,N…", help="play just the cycles with these numbers")
+    parser.add_argument("--lane", type=_numbers, help=argparse.SUPPRESS)  # what each lane's process is started with
     return parser
 
 
@@ -261,34 +288,44 @@ def main(argv: list[str] | None = None) -> int:
     """Play all cycles; 0 if none was stuck, 1 if one was, 2 if nothing can be played."""
     parser = arguments()
     options = parser.parse_args(argv)
-    patterns = options.kinds.split(",")
-    kinds = [fault for fault in FAULTS if any(fnmatch(fault.name, pattern) for pattern in patterns)]
     if options.list:
         for fault in FAULTS:
             sys.stdout.write(f"{fault.name:16} {' '.join(fault.phases)}\n")
         return 0
     obstacle = obstacles([*PROGRAMS, "ping"])
-    if obstacle is not None or not kinds:
-        parser.error(obstacle or f"no kind is called {options.kinds}; see --list")
+    if obstacle is not None:
+        parser.error(obstacle)
     seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(4), "big")
-    if options.only:
-        run_lane(seed, [int(number) for number in options.only.split(",")], kinds)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupted)
+    if options.lane:
+        run_lane(seed, options.lane, options.kinds)
         return 0
     return _play(options, seed)
+
+
+def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
+    """Labs are taken down before this process ends; it is not to be asked twice."""
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
+    raise SystemExit(128 + number)
 
 
 def _play(options: argparse.Namespace, seed: int) -> int:
     began = time.monotonic()
     results: list[dict[str, Any]] = []
+    numbers = options.only or range(options.cycles)
+    kinds = ",".join(fault.name for fault in options.kinds)
+    status = 0
     sys.stderr.write(f"seed {seed}\n")
-    for told in Lanes(["--seed", str(seed), "--kinds", options.kinds], options.cycles, options.lanes).results():
-        results.append(told)
-        outcome = "STUCK" if told["stuck"] else f"recovered in {told['recovery_s']:.2f} s"
-        if told.get("noticed_s") is not None:
-            outcome = f"noticed in {told['noticed_s']:.1f} s, {outcome}"
-        where = f"{told['kind']} in {told['phase']}, {told['session']}"
-        sys.stderr.write(f"{len(results)}/{options.cycles}  cycle {told['cycle']}: {where}: {outcome}\n")
-        sys.stderr.flush()
+    try:
+        for told in Lanes(["--seed", str(seed), "--kinds", kinds], numbers, options.lanes).results():
+            results.append(told)
+            _tell(told, len(results), len(numbers))
+    except SystemExit as end:
+        sys.stderr.write(f"interrupted after {len(results)} of {len(numbers)} cycles\n")
+        status = int(str(end.code))
     document = summary(seed, results, time.monotonic() - began)
     if options.json:
         sys.stdout.write(json.dumps(document) + "\n")
@@ -298,7 +335,17 @@ def _play(options: argparse.Namespace, seed: int) -> int:
             f"{document['cycles']} faults, {document['stuck']} stuck; recovered in {times['p50']} s (median),"
             f" {times['max']} s (longest); seed {seed}, {document['seconds']} s\n"
         )
-    return 1 if document["stuck"] else 0
+    return status or (1 if document["stuck"] else 0)
+
+
+def _tell(told: dict[str, Any], done: int, of: int) -> None:
+    """One line on a cycle that is over."""
+    outcome = "STUCK" if told["stuck"] else f"recovered in {told['recovery_s']:.2f} s"
+    if told.get("noticed_s") is not None:
+        outcome = f"noticed in {told['noticed_s']:.1f} s, {outcome}"
+    where = f"{told['kind']} in {told['phase']}, {told['session']}"
+    sys.stderr.write(f"{done}/{of}  cycle {told['cycle']}: {where}: {outcome}\n")
+    sys.stderr.flush()
 
 
 if __name__ == "__main__":

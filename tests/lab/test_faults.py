@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stderr
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.lab.deployment import onsite_id
-from tests.lab.faults import planned, summary
+from tests.lab.faults import arguments, planned, summary
 from tests.lab.faults_judge import Judge, descendants, registry_faults, table
 from tests.lab.faults_kinds import FAULTS, deck
 from tests.lab.faults_play import PHASES
@@ -65,6 +67,33 @@ class RegistryTests(SynchronousTestCase):
                 "server: it does not say how many tickets it holds",
             ],
         )
+
+
+class ArgumentsTests(SynchronousTestCase):
+    """The command line."""
+
+    def test_understood(self) -> None:
+        """Kinds by name and pattern, in the table's order; numbers of cycles."""
+        options = arguments().parse_args(["--kinds", "kill-server,term-*", "--only", "3,17", "--lanes", "8"])
+        names = [fault.name for fault in options.kinds]
+        self.assertEqual(names, ["term-master", "term-onsite", "term-server", "kill-server"])
+        self.assertEqual((options.only, options.lanes), ([3, 17], 8))
+        self.assertEqual(len(arguments().parse_args([]).kinds), len(FAULTS))
+
+    def test_refused(self) -> None:
+        """What can't be played is refused in one line, with status 2: a run of nothing would show nothing."""
+        for option, value, words in (
+            ("--cycles", "0", "'0' is not a number from 1"),
+            ("--lanes", "99", "'99' is not a number from 1 to 8"),
+            ("--only", "1,,2", "'' is not a number from 0"),
+            ("--only", "x", "'x' is not"),
+            ("--kinds", "kill-*,nope", "no kind is called 'nope'; see --list"),
+        ):
+            said = io.StringIO()
+            with redirect_stderr(said):
+                end = self.assertRaises(SystemExit, arguments().parse_args, [f"{option}={value}"])
+            self.assertEqual(end.code, 2)
+            self.assertIn(words, said.getvalue())
 
 
 class JudgeTests(SynchronousTestCase):
