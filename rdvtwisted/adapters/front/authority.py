@@ -32,10 +32,10 @@ from rdvtwisted.errors import InvalidValue, StateDirectoryError
 
 #: How long the authority's certificate is good; devices pin it.
 AUTHORITY_LIFE = timedelta(days=30 * 365 + 7)
-#: How long the server's certificate is good: no longer than web browsers take.
+#: How long the server's certificate is good from when it is made.
 SERVER_LIFE = timedelta(days=397)
-#: How far back certificates are dated, for devices whose clock is behind.
-BACKDATED = timedelta(days=2)
+#: From when on certificates are good: a device without a battery for its clock may believe in any day of the past.
+BEGIN = datetime(2000, 1, 1, tzinfo=timezone.utc)
 #: A server certificate is renewed when less than this part of its life is left.
 RENEWAL_PART = 3
 
@@ -160,17 +160,19 @@ class Authority:
             names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         except (InvalidSignature, ValueError, TypeError, x509.ExtensionNotFound):
             return True
-        begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-        now = _now(self._clock)
-        return set(names) != set(self._names) or now < begin or (end - now) * RENEWAL_PART < end - begin
+        left = certificate.not_valid_after_utc - _now(self._clock)
+        return (
+            set(names) != set(self._names)
+            or certificate.not_valid_before_utc != BEGIN
+            or not SERVER_LIFE / RENEWAL_PART <= left <= SERVER_LIFE
+        )
 
     def _new_server(self) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
         key = ec.generate_private_key(ec.SECP256R1())
-        begin = _now(self._clock) - BACKDATED
         issuer = self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         certificate = (
-            _draft("RDV server", self.certificate.subject, key, begin)
-            .not_valid_after(min(begin + SERVER_LIFE, self.certificate.not_valid_after_utc))
+            _draft("RDV server", self.certificate.subject, key)
+            .not_valid_after(min(_now(self._clock) + SERVER_LIFE, self.certificate.not_valid_after_utc))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -190,13 +192,12 @@ def _now(clock: IReactorTime) -> datetime:
 
 def _new_authority(now: datetime) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
     key = ec.generate_private_key(ec.SECP256R1())
-    begin = now - BACKDATED
     # The name tells this authority from others in a list of trusted ones.
     digest = hashlib.sha256(key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
     name = f"RDV authority {digest.hexdigest()[:8]}"
     certificate = (
-        _draft(name, None, key, begin)
-        .not_valid_after(begin + AUTHORITY_LIFE)
+        _draft(name, None, key)
+        .not_valid_after(now + AUTHORITY_LIFE)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs_certificates=True), critical=True)
         .sign(key, hashes.SHA256())
@@ -204,9 +205,7 @@ def _new_authority(now: datetime) -> tuple[ec.EllipticCurvePrivateKey, x509.Cert
     return key, certificate
 
 
-def _draft(
-    name: str, issuer: x509.Name | None, key: ec.EllipticCurvePrivateKey, begin: datetime
-) -> x509.CertificateBuilder:
+def _draft(name: str, issuer: x509.Name | None, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
     """What both kinds of certificate have; without an issuer it is its own."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     return (
@@ -215,7 +214,7 @@ def _draft(
         .issuer_name(issuer or subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(begin)
+        .not_valid_before(BEGIN)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
 
