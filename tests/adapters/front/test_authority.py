@@ -53,7 +53,7 @@ class FirstStartTests(AuthorityTestCase):
         self.assertEqual(stat.S_IMODE(self.directory.stat().st_mode), 0o700)
 
     def test_authority(self) -> None:
-        """The authority is good for 30 years, also for clocks that are behind, and signs servers' certificates alone."""
+        """The authority is good for 30 years, also for clocks behind, and signs servers' certificates alone."""
         authority = self.open()
         certificate = authority.certificate
         now = datetime.fromtimestamp(NOW, timezone.utc)
