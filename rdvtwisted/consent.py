@@ -54,6 +54,11 @@ class Visit:
     def __str__(self) -> str:
         return f"{self.master or 'a master'} ({self.mode})"
 
+    @property
+    def named(self) -> str:
+        """The same, with the session's id if it has one."""
+        return f"{self}, session {self.session}" if self.session else str(self)
+
 
 class Refusal(ConsentDenied):
     """Nobody agrees to a session; C{reason} is what the server is told."""
@@ -77,6 +82,18 @@ class Stay:
     _leave: Callable[[Stay], None]
     ends_at: float | None = None
     ended: Deferred[EndReason] = field(factory=Deferred)
+
+    def require(self, visit: Visit) -> None:
+        """
+        Make sure that this is what was agreed to.
+
+        @raise Refusal: it is another session.
+        """
+        if self.basis is not Basis.NOT_REQUIRED and visit != self.visit:
+            raise Refusal(
+                EndReason.CONSENT_REFUSED,
+                f"this site has agreed to a session with {self.visit.named}, and the server has one with {visit.named}",
+            )
 
     def left(self) -> float | None:
         """Seconds until it must be over by the consent that it has; C{None} if it need not be."""

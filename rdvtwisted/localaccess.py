@@ -33,7 +33,7 @@ else:
 LARGEST_FILE = 1 << 20
 MOST_ENTRIES = 10_000
 
-#: How a session is joined of which the master's key is proved to the onsite.
+#: How a session is joined in which the master proves its key to the onsite; whoever builds the tunnel sees to that.
 _PROVED = "relay"
 
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")

@@ -335,6 +335,9 @@ class TunnelReport:
     received_packets: int = 0
     #: Last measured round trip to the other end, in seconds.
     round_trip: float | None = None
+    #: The key that the tunnel's other end has proved to hold, to this device and by nobody's word; C{None} if it has
+    #: proved none.
+    proved: PublicKey | None = None
 
 
 @frozen

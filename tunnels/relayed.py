@@ -32,7 +32,8 @@ class RelayedTunnel(StreamTunnel):
         self._carrier = carrier = await connect(site.reactor, site.door, site.door_address)
         await enter(site.reactor, carrier, door, parameters.ticket)
         connection = await meet(site.reactor, carrier.socket, packets, key, server)
-        self.describe(connection.get_group_name() or "", connection.get_cipher_name() or "")
+        # The handshake is over, and was that of the expected key.
+        self.describe(connection.get_group_name() or "", connection.get_cipher_name() or "", parameters.peer_key)
         return carrier.socket, connection
 
     def hang_up(self, orderly: bool) -> Awaitable[None]:

@@ -14,7 +14,7 @@ from zope.interface import implementer
 from rdvtwisted import __version__
 from rdvtwisted.errors import RDVError, TunnelFailed
 from rdvtwisted.interfaces import IDeviceTunnel, IPacketDevice, ITunnelSite
-from rdvtwisted.values import TunnelParameters, TunnelReport
+from rdvtwisted.values import PublicKey, TunnelParameters, TunnelReport
 from tunnels.conversation import Socket
 from tunnels.ending import Ending
 from tunnels.hello import Hello, other_end
@@ -139,9 +139,9 @@ class StreamTunnel:
         """The error that is to be told, when the tunnel ends by C{error}; asked again for the same one or its own."""
         return error
 
-    def describe(self, key_exchange: str, cipher: str) -> None:
-        """For reports: how the stream is encrypted."""
-        self._report = evolve(self._report, key_exchange=key_exchange, cipher=cipher)
+    def describe(self, key_exchange: str, cipher: str, proved: PublicKey | None = None) -> None:
+        """For reports: how the stream is encrypted, and which key the other end of that has proved to hold."""
+        self._report = evolve(self._report, key_exchange=key_exchange, cipher=cipher, proved=proved)
 
     def report(self) -> TunnelReport:
         """What is known now; see L{IDeviceTunnel}."""

@@ -13,7 +13,10 @@ class ITunnelBackend(IPlugin):
     summary = Attribute("One sentence for lists.")
     needs = Attribute("What a device must have to use it, a tuple of texts for lists; L{missing} says what it lacks.")
     modes = Attribute("A frozenset of the L{rdvtwisted.values.Mode} it can carry.")
-    relay = Attribute("True if two devices that use it are joined blindly; False if the server must end it.")
+    relay = Attribute(
+        "True if two devices that use it are joined blindly, each of which proves its key to the other; False if the"
+        " server must end it."
+    )
     glue = Attribute("True if the server can end it, see L{server_end}.")
     inside = Attribute("True if its streams stay inside the TLS of the server's door, see L{ITunnelSeat}.")
     mtu = Attribute("MTU that the tunnel interface gets, in bytes.")
@@ -89,7 +92,10 @@ class IDeviceTunnel(Interface):
         Connect to the other end, make sure that it is who it should be, and carry packets.
 
         @return: a Deferred of a L{rdvtwisted.values.TunnelReport} once packets
-            flow; fails with an L{rdvtwisted.errors.RDVError}.
+            flow; fails with an L{rdvtwisted.errors.RDVError}. In a relayed
+            session C{proved} of the report is the key C{parameters.peer_key},
+            which the other device has proved to hold in this very tunnel:
+            without that the device ends the session.
         """
 
     def report():

@@ -41,7 +41,7 @@ def flow(report: TunnelReport) -> str:
 
 def carriage(parameters: TunnelParameters, report: TunnelReport) -> str:
     """Who can read a session, and what carries it, in one line for people."""
-    if parameters.join == "relay":
+    if parameters.join == "relay" and report.proved == parameters.peer_key:
         return f"End to end by {report.backend}, key exchange {report.key_exchange}, cipher {report.cipher}"
     inner = f", key exchange {report.key_exchange}, cipher {report.cipher}" if report.cipher else ""
     return f"Joined by the server, which can read this session; the tunnel to it is by {report.backend}{inner}"

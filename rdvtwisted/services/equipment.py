@@ -14,7 +14,7 @@ from rdvtwisted import bridged, oldserver, routed
 from rdvtwisted.adapters.hooks import Hooks
 from rdvtwisted.adapters.pins import KnownPeers
 from rdvtwisted.adapters.uplink import Authority
-from rdvtwisted.consent import Stay
+from rdvtwisted.consent import Stay, Visit
 from rdvtwisted.errors import MissingProgram, RDVError, RequestRefused, ServerKeyChanged, TunnelFailed
 from rdvtwisted.interfaces import INetwork, IPrograms, ITunnelBackend
 from rdvtwisted.plan import Plan, Site, interface_name
@@ -31,7 +31,7 @@ from rdvtwisted.services.device import DeviceSettings
 from rdvtwisted.services.footing import extremity_gone
 from rdvtwisted.services.leg import Ending, Leg, TunnelSite, reason_of
 from rdvtwisted.services.link import Link
-from rdvtwisted.values import EndReason, Mode, Role, SessionView, TunnelParameters, TunnelReport
+from rdvtwisted.values import EndReason, Mode, PublicKey, Role, SessionView, TunnelParameters, TunnelReport
 
 #: How a session is joined that nobody but the two devices can read.
 RELAY = "relay"
@@ -125,6 +125,7 @@ class Equipment:
         up: Callable[[TunnelParameters, Leg, TunnelReport], None],
         *,
         peer: str = "",
+        mode: Mode | None = None,
         dhcp: bool = True,
         stay: Stay | None = None,
         limited: Callable[[float], None] = lambda seconds: None,
@@ -135,29 +136,34 @@ class Equipment:
 
         @param seconds: hard end of the session, counted from when it is up.
         @param up: called when packets flow.
-        @param peer: the other device, if it is known: an old server does not tell.
+        @param peer: the other device that is wanted, and no other; empty on an onsite, which learns it.
+        @param mode: the one that is wanted, and no other; C{None}: any.
         @param dhcp: on a master in mode L2: the LAN may give the PC its addresses.
         @param stay: the consent of this device's site, with which the session ends.
         @param limited: called with the seconds after which the session will have ended, whenever they are known anew.
         @return: how it ended; cancelling is the operator's end.
         """
+        # Nothing is said of a session but by its id: the device may have been selected for another one meanwhile.
+        session = "" if stay is None else stay.visit.session
         try:
             parameters = await self._parameters(link, peer)
+            session = parameters.session
+            self._require(parameters, peer, mode)
+            if stay is not None:
+                stay.require(_visit(link, parameters))
             leg = await self._leg(link, parameters, extremity, dhcp, stay)
         except RequestRefused as error:
-            ending = await self._refused(link, error)
-            await link.end_session(ending.reason)
-            return ending
+            return await self._refused(link, error, session)
         except RDVError as error:
-            await link.end_session(reason_of(error))
+            await link.end_session(reason_of(error), session)
             return Ending(reason_of(error), error)
         except CancelledError:
-            await link.end_session(EndReason.OPERATOR)
+            await link.end_session(EndReason.OPERATOR, session)
             return Ending(EndReason.OPERATOR)
 
         def pin_and_tell(report: TunnelReport) -> None:
-            if parameters.join == RELAY:
-                self._pin(parameters)
+            if parameters.join == RELAY and report.proved is not None:
+                self._pin(parameters.peer, report.proved)
             up(parameters, leg, report)
 
         ending = Ending(EndReason.TUNNEL_FAILED)
@@ -167,12 +173,12 @@ class Equipment:
             await leg.dismantle(ending.reason)
         return ending
 
-    def _pin(self, parameters: TunnelParameters) -> None:
+    def _pin(self, peer: str, proved: PublicKey) -> None:
         try:
-            self.peers.pin(parameters.peer, parameters.peer_key)
+            self.peers.pin(peer, proved)
         except RDVError as error:
             # The key has been checked: a full disk is no reason to leave somebody without a session.
-            self._log.error("The key of {peer} is not pinned: {error}", peer=parameters.peer, error=str(error))
+            self._log.error("The key of {peer} is not pinned: {error}", peer=peer, error=str(error))
 
     async def _parameters(self, link: Link, peer: str) -> TunnelParameters:
         self.accept(link)
@@ -184,19 +190,39 @@ class Equipment:
                 self.settings.account, self.settings.role, peer, mode, pairs, link.server_key
             )
         parameters: TunnelParameters = await link.ask(GetTunnelParameters())
-        if parameters.join != RELAY and self.settings.end_to_end:
-            raise TunnelFailed("the server would join this session, and could read it: --end-to-end refuses that")
         return parameters
 
-    async def _refused(self, link: Link, error: RequestRefused) -> Ending:
-        """How a session ends that the server refuses to go on with: it may be over, for the other device's reason."""
+    def _require(self, parameters: TunnelParameters, peer: str, mode: Mode | None) -> None:
+        """
+        Make sure that this is what is wanted: the server decides what there is, and not what it is taken for.
+
+        @raise TunnelFailed: it is something else.
+        """
+        if peer and parameters.peer != peer:
+            raise TunnelFailed(f"the server has joined this device to {parameters.peer}, and not to {peer}")
+        if parameters.peer_role is self.settings.role:
+            raise TunnelFailed(f"the server has joined this device to one of its own role, {self.settings.role}")
+        if mode is not None and parameters.mode is not mode:
+            raise TunnelFailed(f"the server would have this session in mode {parameters.mode}, and not in {mode}")
+        if parameters.join != RELAY and self.settings.end_to_end:
+            raise TunnelFailed("the server would join this session, and could read it: --end-to-end refuses that")
+
+    async def _refused(self, link: Link, error: RequestRefused, session: str) -> Ending:
+        """End a session that the server refuses to go on with: it may be over, for the other device's reason."""
+        ending = Ending(reason_of(error), error)
         if link.old:
-            return Ending(reason_of(error), error)
+            return ending
         try:
             view: SessionView = await link.ask(GetSession())
         except RDVError:
-            return Ending(reason_of(error), error)
-        return Ending(reason_of(error), error) if view.reason is None else Ending(view.reason)
+            view = SessionView(id=session)
+        session = session or view.id
+        if view.reason is not None and view.id == session:
+            ending = Ending(view.reason)
+        # A master has no session but the one that it has asked for.
+        if session or self.settings.role is Role.MASTER:
+            await link.end_session(ending.reason, session)
+        return ending
 
     async def _leg(
         self, link: Link, parameters: TunnelParameters, extremity: str, dhcp: bool, stay: Stay | None
@@ -205,7 +231,12 @@ class Equipment:
         if backend is None:
             raise TunnelFailed(f"the server wants a tunnel by {parameters.backend}, which is not to be had here")
         # The server has proved who it is by the very connection on which it tells its key of a glued session.
-        if parameters.join == RELAY:
+        relayed = parameters.join == RELAY
+        if relayed and not backend.relay:
+            raise TunnelFailed(
+                f"the server would have a tunnel by {parameters.backend} taken for one from end to end, which it never is"
+            )
+        if relayed:
             self.peers.check(parameters.peer, parameters.peer_key)
         if not link.old:
             await self._learn_authority(link, backend)
@@ -245,6 +276,7 @@ class Equipment:
             boundary=boundary,
             extremity=extremity_gone(extremity, address=parameters.mode is Mode.L3),
             stay=stay,
+            proof=parameters.peer_key if relayed else None,
             hooks=self.hooks,
             facts=self._facts(parameters, interface, extremity),
         )
@@ -284,6 +316,13 @@ class Equipment:
         if onsite:
             return bridged.onsite(self.owner, tunnel, extremity, parameters.mtu, site)
         return bridged.master(self.owner, tunnel, extremity, parameters.mtu, site, dhcp=dhcp)
+
+
+def _visit(link: Link, parameters: TunnelParameters) -> Visit:
+    """The session, as far as its site was told; an old server has a name for neither it nor its master."""
+    if link.old:
+        return Visit(mode=parameters.mode)
+    return Visit(parameters.session, parameters.peer, parameters.mode)
 
 
 def _by_door(backend: ITunnelBackend) -> bool:

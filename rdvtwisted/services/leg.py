@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from rdvtwisted.adapters.hooks import Hooks
-from rdvtwisted.consent import Stay
+from rdvtwisted.consent import Refusal, Stay
 from rdvtwisted.errors import (
     AccessDenied,
     ConfigError,
@@ -24,6 +24,7 @@ from rdvtwisted.errors import (
     RDVError,
     RequestRefused,
     TicketRefused,
+    TunnelFailed,
 )
 from rdvtwisted.interfaces import IDeviceTunnel, INetwork, IPrograms, ITunnelSite
 from rdvtwisted.plan import Plan, Site
@@ -34,7 +35,7 @@ from rdvtwisted.services.footing import lost
 from rdvtwisted.services.guard import keep
 from rdvtwisted.services.link import Link
 from rdvtwisted.services.waiting import first, following
-from rdvtwisted.values import EndReason, Role, SessionState, SessionView, TunnelReport
+from rdvtwisted.values import EndReason, PublicKey, Role, SessionState, SessionView, TunnelReport
 
 #: Seconds for which a device asks at a time whether its session is still what it was. Each answer is a sign of life
 #: of the server, so this and the link's patience bound how long a dead server goes unnoticed in a session.
@@ -94,6 +95,8 @@ class Leg:
         C{None}: that does not matter.
     @ivar boundary: what may be done in the session, of which the plan is; C{None}: anything.
     @ivar stay: the consent of this device's site.
+    @ivar proof: the key that the tunnel's other end must have proved to hold before the session counts as up;
+        C{None}: none.
     @ivar hooks: programs that are run before and after, with C{facts} in their environment.
     """
 
@@ -108,6 +111,7 @@ class Leg:
     boundary: Boundary | None = None
     extremity: Callable[[Site], str | None] | None = None
     stay: Stay | None = None
+    proof: PublicKey | None = None
     hooks: Hooks | None = None
     facts: Mapping[str, str] = field(factory=dict)
     _attached: bool = field(default=False, init=False)
@@ -195,6 +199,8 @@ class Leg:
             # In this order, so that a device which hears from this tunnel reaches what is behind it.
             await self.network.apply(self.plan)
             report = await self.tunnel.carry()
+            if self.proof is not None and report.proved != self.proof:
+                raise TunnelFailed(f"the tunnel by {report.backend} has not proved the other device's key")
         except RDVError as error:
             return Ending(reason_of(error), error)
         up(report)
@@ -261,6 +267,8 @@ class Leg:
 
 def reason_of(error: RDVError) -> EndReason:
     """What the server is told when C{error} keeps a device from building its tunnel, or breaks it."""
+    if isinstance(error, Refusal):
+        return error.reason
     if isinstance(error, PeerKeyChanged):
         return EndReason.PEER_KEY_REFUSED
     if isinstance(error, (AccessDenied, ConfigError)):

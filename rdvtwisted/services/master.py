@@ -219,7 +219,7 @@ class MasterService(Service):
             leg, up_at = working, reactor.seconds()
             self._resumption.up()
             self.console.record("up", session_s=round(up_at - selected, 3), **established(parameters, report))
-            self._introduce(onsite, remote, carriage(parameters, report))
+            self._introduce(parameters.peer, remote, carriage(parameters, report))
             self._tell_limits(working)
             flowing.start(FLOW_SECONDS, now=False)
 
@@ -236,6 +236,7 @@ class MasterService(Service):
                 self._resumption.left(settings.session_seconds),
                 up,
                 peer=onsite,
+                mode=settings.mode,
                 dhcp=settings.dhcp,
                 limited=self.console.limited,
             )

@@ -189,9 +189,16 @@ class TunnelBackendContract(_Case):
         """Two ends, on sites in memory; what they need besides is cleaned up when the test is over."""
         raise NotImplementedError
 
-    def ends(self, mode: Mode = Mode.L3) -> TunnelEnds:
+    def build_impostor(self, mode: Mode) -> TunnelEnds:
+        """
+        Two ends of which the far one has another key than the near one was told to expect, in C{peer_key}; needed of
+        a backend with C{relay}.
+        """
+        raise NotImplementedError
+
+    def ends(self, mode: Mode = Mode.L3, build: Callable[[Mode], TunnelEnds] | None = None) -> TunnelEnds:
         """Two ends that are closed when the test is over."""
-        ends = self.build_ends(mode)
+        ends = (build or self.build_ends)(mode)
         self.addCleanup(lambda: Deferred.fromCoroutine(ends.close()))
         return ends
 
@@ -276,6 +283,29 @@ class TunnelBackendContract(_Case):
         near, far = ends.near.report(), ends.far.report()
         self.assertEqual((near.sent_packets, near.sent_bytes), (1, len(sent) - len(PLAIN)))
         self.assertEqual((far.received_packets, far.received_bytes), (1, len(sent) - len(PLAIN)))
+
+    async def test_proof(self) -> None:
+        """The report names the key that the other end has proved; a backend that relays has always proved one."""
+        ends = self.ends()
+        first, _ = await ends.carry()
+        proof = ends.far_site.identity.public
+        self.assertIn(first.proved, (proof,) if self.build_backend().relay else (proof, None))
+        self.assertEqual(ends.near.report().proved, first.proved)
+
+    async def test_impostor(self) -> None:
+        """Of a backend that relays, whoever has not the expected key gets no tunnel, and nothing is reported proved."""
+        if not self.build_backend().relay:
+            return
+        ends = self.ends(build=self.build_impostor)
+        await ends.attach()
+        near, far = ends.near.carry(), ends.far.carry()
+        with self.assertRaises(RDVError) as caught:
+            await near
+        self.assertNotIn("\n", str(caught.exception))
+        self.assertIsNone(ends.near.report().proved)
+        far.addErrback(lambda failure: failure.trap(RDVError) and None)
+        await ends.far.close()
+        await far
 
     async def test_close(self) -> None:
         """An end that is closed is gone at once with its interface; the other one learns it, and is gone too."""

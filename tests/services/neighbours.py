@@ -39,7 +39,7 @@ from tests.services.twin import DEVICE, SSHTwin
 
 PEER = identity("rpi2200").public
 AUTHORITY = identity("authority").certificate.public_bytes(Encoding.DER)
-REPORT = TunnelReport("twin", "X25519MLKEM768", "TLS_AES_256_GCM_SHA384", 1000, 2000, 10, 20, 0.001)
+REPORT = TunnelReport("twin", "X25519MLKEM768", "TLS_AES_256_GCM_SHA384", 1000, 2000, 10, 20, 0.001, PEER)
 SITE = Site(
     interface="eth0",
     lan=IPv4Interface("192.168.7.9/24"),

@@ -6,10 +6,11 @@ import json
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
+from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from rdvtwisted.errors import StateDirectoryError
-from rdvtwisted.services.console import Console, amount, carried, duration, established, flow
+from rdvtwisted.services.console import Console, amount, carriage, carried, duration, established, flow
 from rdvtwisted.testing.tunnels import identity
 from rdvtwisted.values import Mode, Role, TunnelParameters, TunnelReport
 
@@ -28,7 +29,7 @@ PARAMETERS = TunnelParameters(
     door_port=443,
     ticket="not for any record",
 )
-REPORT = TunnelReport("tls", "X25519MLKEM768", "TLS_AES_256_GCM_SHA384", 1234, 5_000_000, 12, 4000, 0.0123456)
+REPORT = TunnelReport("tls", "X25519MLKEM768", "TLS_AES_256_GCM_SHA384", 1234, 5_000_000, 12, 4000, 0.0123456, KEY)
 
 
 class NumbersTests(SynchronousTestCase):
@@ -67,6 +68,22 @@ class NumbersTests(SynchronousTestCase):
         """What a tunnel has carried is one line, with the round trip if it is known."""
         self.assertEqual(flow(REPORT), "sent 1.2 kB, received 5.0 MB; round trip 12.3 ms")
         self.assertEqual(flow(TunnelReport("tls")), "sent 0 B, received 0 B")
+
+
+class CarriageTests(SynchronousTestCase):
+    """Who can read a session."""
+
+    def test_end_to_end(self) -> None:
+        """It is called end to end if the other device has proved its key, and not because the server calls it so."""
+        self.assertTrue(carriage(PARAMETERS, REPORT).startswith("End to end by tls, "))
+        for parameters, report in (
+            (PARAMETERS, evolve(REPORT, proved=None)),
+            (PARAMETERS, evolve(REPORT, proved=identity("other").public)),
+            (evolve(PARAMETERS, join="glue"), REPORT),
+        ):
+            self.assertTrue(
+                carriage(parameters, report).startswith("Joined by the server, which can read this session")
+            )
 
 
 class ConsoleTests(SynchronousTestCase):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Interface
+from typing import Any
 
 from attrs import evolve
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -56,13 +57,13 @@ class EquipmentCase(DeviceCase):
         _, self.link = opened(self.role, self.clock, self.server())
         self.ups: list[tuple[TunnelParameters, Leg, TunnelReport]] = []
 
-    def attend(self, seconds: float | None = None) -> Deferred[Ending]:
+    def attend(self, seconds: float | None = None, **wishes: Any) -> Deferred[Ending]:
         """Take part, as far as it goes by itself."""
 
         def up(*facts: object) -> None:
             self.ups.append(facts)
 
-        ending = Deferred.fromCoroutine(self.equipment.attend(self.link, "eth0", seconds, up))
+        ending = Deferred.fromCoroutine(self.equipment.attend(self.link, "eth0", seconds, up, **wishes))
         self.addCleanup(self.finish, ending)
         self.pump()
         return ending
@@ -169,7 +170,8 @@ class SessionTests(EquipmentCase):
         """Each role has its own plan."""
         self.attend()
         first = self.network.applied.popitem()[1]
-        self.change(role=Role.MASTER)
+        self.role = Role.MASTER
+        self.change(role=self.role)
         _, self.link = opened(self.role, self.clock, self.server())
         self.attend()
         owner, second = self.network.applied.popitem()
@@ -283,6 +285,47 @@ class RefusalTests(EquipmentCase):
         self.assert_ended(ending, EndReason.MASTER_LEFT)
         self.assertEqual((self.folder / "known_peers").read_text().count("rpi2200"), 1)
 
+    def test_says_relay(self) -> None:
+        """A tunnel that can only end at the server is none from end to end, even if the server calls it one."""
+        self.backend.relay = False
+        self.equipment.peers.strict = True
+        self.equipment.peers.path.write_text(f"rpi2200 {PEER.line}\n")
+        text = "the server would have a tunnel by twin taken for one from end to end, which it never is"
+        self.assert_ended(self.attend(), EndReason.TUNNEL_FAILED, TunnelFailed, text)
+        self.assertEqual(self.backend.tunnels, [])
+
+    def test_unproved(self) -> None:
+        """A tunnel in which nobody, or somebody else, has proved a key is no session; nothing is pinned or told."""
+        for proved in (None, OTHER):
+            _, self.link = opened(self.role, self.clock, self.server())
+            ending = self.attend()
+            self.tunnel.carrying.callback(evolve(REPORT, proved=proved))
+            text = "the tunnel by twin has not proved the other device's key"
+            self.assert_ended(ending, EndReason.TUNNEL_FAILED, TunnelFailed, text)
+            self.assertEqual(self.ups, [])
+            self.assertFalse((self.folder / "known_peers").exists())
+
+    def test_another_peer(self) -> None:
+        """Who has asked for a device gets that one, or nothing, whatever else the server would give."""
+        self.offer(peer="rpi2201")
+        text = "the server has joined this device to rpi2201, and not to rpi2200"
+        self.assert_ended(self.attend(peer="rpi2200"), EndReason.TUNNEL_FAILED, TunnelFailed, text)
+        self.assertEqual((self.backend.tunnels, self.asked(EndSession)[0].session), ([], "s1"))
+
+    def test_own_role(self) -> None:
+        """No onsite is joined to an onsite, and no master to a master."""
+        self.offer(peer_role=Role.ONSITE)
+        text = "the server has joined this device to one of its own role, onsite"
+        self.assert_ended(self.attend(), EndReason.TUNNEL_FAILED, TunnelFailed, text)
+        self.assertEqual(self.backend.tunnels, [])
+
+    def test_another_mode(self) -> None:
+        """Who has asked for one mode is not given the other."""
+        self.offer(mode=Mode.L2)
+        text = "the server would have this session in mode L2, and not in L3"
+        self.assert_ended(self.attend(mode=Mode.L3), EndReason.TUNNEL_FAILED, TunnelFailed, text)
+        self.assertEqual(self.backend.tunnels, [])
+
     def test_end_to_end(self) -> None:
         """Who wants to be read by nobody refuses a session that the server joins, before a tunnel is tried."""
         self.change(end_to_end=True)
@@ -300,12 +343,19 @@ class RefusalTests(EquipmentCase):
     def test_no_session(self) -> None:
         """The session may be gone before its parameters are asked for; the server knows why, or it is a failure."""
         for view, reason, error in (
-            (SessionView(), EndReason.TUNNEL_FAILED, RequestRefused),
-            (SessionView(reason=EndReason.ADMINISTRATOR), EndReason.ADMINISTRATOR, None),
+            (SessionView(SessionState.BUILDING, "s1"), EndReason.TUNNEL_FAILED, RequestRefused),
+            (SessionView(id="s1", reason=EndReason.ADMINISTRATOR), EndReason.ADMINISTRATOR, None),
         ):
             _, self.link = opened(self.role, self.clock, self.server())
             self.servers[-1].answers |= {GetTunnelParameters: NoSession(), GetSession: view}
             self.assert_ended(self.attend(), reason, error)
+            self.assertEqual(self.asked(EndSession), [EndSession(reason, "s1")])
+
+    def test_no_session_at_all(self) -> None:
+        """Where there is none, none is ended: when that is heard, another master may have selected the device."""
+        self.servers[-1].answers |= {GetTunnelParameters: NoSession(), GetSession: SessionView()}
+        self.assertIs(self.successResultOf(self.attend()).reason, EndReason.TUNNEL_FAILED)
+        self.assertEqual(self.asked(EndSession), [])
 
     def test_addresses_collide(self) -> None:
         """A tunnel whose addresses are those of the own network cannot be."""

@@ -455,11 +455,29 @@ class RefusalTests(MasterCase):
             " off: come by another way",
         )
 
+    def test_swapped(self) -> None:
+        """The server joins the operator to another onsite, or in another mode: nothing is built, and a line says so."""
+        for change, line in (
+            ({"peer": "rpi2201"}, "the server has joined this device to rpi2201, and not to rpi2200"),
+            ({"mode": Mode.L2}, "the server would have this session in mode L2, and not in L3"),
+            ({"peer_role": Role.MASTER}, "the server has joined this device to one of its own role, master"),
+        ):
+            self.here.answers[GetTunnelParameters] = evolve(self.parameters(), **change)
+            self.start()
+            self.assertEqual(self.asked(EndSession), [EndSession(EndReason.TUNNEL_FAILED, "s1")])
+            self.assertEqual(self.backend.tunnels, [])
+            self.assert_finished(4, line)
+            self.here = self.server()
+            self.here.answers |= {ListOnsite: (presence(ONSITE),), Connect: None, GetRemoteSite: REMOTE}
+            self.make(onsite=ONSITE)
+            self.complaints.clear()
+            self.finished = 0
+
     def test_peer_key_changed(self) -> None:
         """An onsite with another key than before: status 4, and the server learns why."""
         self.equipment.peers.pin(ONSITE, identity("former").public)
         self.start()
-        self.assertEqual(self.asked(EndSession), [EndSession(EndReason.PEER_KEY_REFUSED)])
+        self.assertEqual(self.asked(EndSession), [EndSession(EndReason.PEER_KEY_REFUSED, "s1")])
         (complaint,) = self.complaints
         self.assertIn(f"shown {PEER.fingerprint}", complaint)
         self.assert_finished(4, complaint)

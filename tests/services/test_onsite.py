@@ -414,7 +414,7 @@ class SessionTests(OnsiteCase):
         self.equipment.peers.pin("rpi2200", identity("former").public)
         self.start()
         self.begin_session()
-        self.assertEqual(self.asked(EndSession), [EndSession(EndReason.PEER_KEY_REFUSED)])
+        self.assertEqual(self.asked(EndSession), [EndSession(EndReason.PEER_KEY_REFUSED, "s1")])
         self.assertTrue(self.logged(LogLevel.warn)[0].startswith("the key of rpi2200 has changed: pinned "))
         self.assertIn("Session over: peer-key-refused", self.said)
         self.assertEqual((self.backend.tunnels, self.requests[-1]), ([], WaitForMaster(60.0)))

@@ -22,16 +22,26 @@ class ContractTests(TunnelBackendContract, TestCase):
         return cast(ITunnelBackend, TLSBackend())
 
     def build_ends(self, mode: Mode) -> TunnelEnds:
+        return self.build(mode)
+
+    def build_impostor(self, mode: Mode) -> TunnelEnds:
+        return self.build(mode, impostor=True)
+
+    def build(self, mode: Mode, impostor: bool = False) -> TunnelEnds:
+        """A master, near, and an onsite, which may be another than the master was told."""
         door = Door(reactor)
         self.addCleanup(lambda: Deferred.fromCoroutine(door.close()))
         identities = {role: identity(str(role)) for role in Role}
+        expected = {role: own.public for role, own in identities.items()}
+        if impostor:
+            identities[Role.ONSITE] = identity("an impostor")
         sites = {
             role: MemoryTunnelSite(f"rpi-{role}", role, reactor, identities[role], door.endpoint, door.authority.der)
             for role in Role
         }
         ends = {
             own: self.build_backend().device_end(
-                parameters("tls", mode, own, f"rpi-{other}", identities[other].public, "t1"), sites[own]
+                parameters("tls", mode, own, f"rpi-{other}", expected[other], "t1"), sites[own]
             )
             for own, other in ((Role.MASTER, Role.ONSITE), (Role.ONSITE, Role.MASTER))
         }
