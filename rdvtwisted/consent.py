@@ -165,15 +165,19 @@ class Consent:
 
     # The site
 
-    def grant(self, seconds: float | None = None) -> str:
+    def grant(self, seconds: float | None = None, session: str | None = None) -> str:
         """
         Agree: to the session that waits, or to all of the next C{seconds}; one that runs then ends with these.
 
+        @param session: the id of the one that is meant, if it is not to be another that has come meanwhile: it waits,
+            or runs if C{seconds} are given.
         @return: what that comes to, one line.
-        @raise RequestRefused: nothing waits, or no consent is needed.
+        @raise RequestRefused: nothing waits, or another session, or no consent is needed.
         """
         if not self.required:
             raise RequestRefused("no consent is needed here: start onsite-dev with --consent ask")
+        if session is not None:
+            self._require(session, waiting=seconds is None)
         now = self.clock.seconds()
         if seconds is None:
             if self._asking is None:
@@ -240,6 +244,13 @@ class Consent:
         }
 
     # Inside
+
+    def _require(self, session: str, waiting: bool) -> None:
+        asking, stay = self._asking, None if waiting else self._stay
+        visit = asking.visit if asking is not None else None if stay is None else stay.visit
+        if visit is None or visit.session != session:
+            other = "" if visit is None else f"; there is one with {visit.named}"
+            raise RequestRefused(f"session {session!r} does not wait for consent{other}")
 
     def _window_left(self) -> float | None:
         if self._until is not None and self._until <= self.clock.seconds():

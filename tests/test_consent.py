@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from rdvtwisted.consent import Basis, Consent, Refusal, Stay, Visit
 from rdvtwisted.errors import HookFailed, InvalidValue, RequestRefused
-from rdvtwisted.values import EndReason
+from rdvtwisted.values import EndReason, Mode
 
 VISIT = Visit("s1", "rpi2200")
 OTHER = Visit("s2", "rpi2201")
@@ -73,6 +73,33 @@ class CommandTests(ConsentCase):
             self.assertRaises(RequestRefused, command)
         for wrong in (0.0, -1.0, float("nan"), float("inf"), 1e9):
             self.assertRaises(InvalidValue, self.consent.grant, wrong)
+
+    def test_named(self) -> None:
+        """Who names a session agrees to that one; if another waits, or none, to nothing."""
+        self.assertRaises(RequestRefused, self.consent.grant, session="s1")
+        asked = self.consent.ask(VISIT)
+        for seconds in (None, 60.0):
+            self.assertRaises(RequestRefused, self.consent.grant, seconds, "s2")
+        self.assertNoResult(asked)
+        self.consent.grant(session="s1")
+        stay = self.stay(asked)
+        self.assertRaises(RequestRefused, self.consent.grant, session="s1")
+        self.assertRaises(RequestRefused, self.consent.grant, 60.0, "s2")
+        self.consent.grant(60.0, "s1")
+        self.assertEqual(stay.left(), 60.0)
+
+    def test_held_to(self) -> None:
+        """What was agreed to is this session, master and mode, by whatever it was agreed to."""
+        for seconds in (None, 60.0):
+            asked = self.consent.ask(VISIT)
+            self.consent.grant(seconds)
+            stay = self.stay(asked)
+            stay.require(VISIT)
+            for other in (OTHER, Visit("s1", "rpi2201"), Visit("s1", "rpi2200", Mode.L2)):
+                self.assertIs(self.assertRaises(Refusal, stay.require, other).reason, EndReason.CONSENT_REFUSED)
+            stay.close()
+        self.consent.required = False
+        self.stay(self.consent.ask(Visit())).require(VISIT)
 
     def test_window(self) -> None:
         """Within a window sessions begin without a question, and end with it; afterwards somebody is asked again."""

@@ -94,7 +94,10 @@ def _grant(consent: Consent, request: Mapping[str, object]) -> object:
     seconds = request.get("seconds")
     if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, (int, float))):
         raise ServerRefused("seconds is a number")
-    return consent.grant(None if seconds is None else float(seconds))
+    session = request.get("session")
+    if session is not None and not isinstance(session, str):
+        raise ServerRefused("session is the id of one")
+    return consent.grant(None if seconds is None else float(seconds), session)
 
 
 #: All that can be asked of a device, and how each is answered.

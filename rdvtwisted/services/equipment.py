@@ -234,7 +234,7 @@ class Equipment:
         relayed = parameters.join == RELAY
         if relayed and not backend.relay:
             raise TunnelFailed(
-                f"the server would have a tunnel by {parameters.backend} taken for one from end to end, which it never is"
+                f"the server would have a tunnel by {parameters.backend} taken for one from end to end, which none is"
             )
         if relayed:
             self.peers.check(parameters.peer, parameters.peer_key)

@@ -14,14 +14,22 @@ from rdvtwisted.adapters.control_server import ControlService
 from rdvtwisted.consent import Consent, Refusal, Stay, Visit
 from rdvtwisted.errors import ConnectionLost, InvalidValue, RDVError, RoleMismatch
 from rdvtwisted.goodbye import bounded, spread
-from rdvtwisted.requests import GetReturnTime, GetSession, Publish, Readiness, WaitForMaster, WaitForSessionChange
+from rdvtwisted.requests import (
+    GetMode,
+    GetReturnTime,
+    GetSession,
+    Publish,
+    Readiness,
+    WaitForMaster,
+    WaitForSessionChange,
+)
 from rdvtwisted.services.console import Console, carriage, carried, duration, established, flow
 from rdvtwisted.services.equipment import Equipment
 from rdvtwisted.services.footing import rest
 from rdvtwisted.services.ladder import CONNECTION, MACHINE, SERVICE, Ladder
 from rdvtwisted.services.leg import WATCH_SECONDS, Ending, Leg
 from rdvtwisted.services.link import Link
-from rdvtwisted.services.pace import Pace
+from rdvtwisted.services.pace import QUESTIONS, Pace, Ration
 from rdvtwisted.services.resumption import LONGEST_SECONDS, RESUME_SECONDS
 from rdvtwisted.services.waiting import first
 from rdvtwisted.values import EndReason, Profile, Role, SessionState, SessionView, TunnelParameters, TunnelReport
@@ -234,11 +242,13 @@ class OnsiteService(Service):
     async def _session(self, link: Link, interface: str) -> None:
         """Carry one session. Its failure is told, and is no failure of the link."""
         self.console.say("A master wants a session")
+        view = await self._wanted(link)
         try:
-            stay = await self._agree(link)
+            stay = await self._agree(link, view)
         except Refusal as refusal:
-            # An old server learns it by the loss of the connection.
-            await link.end_session(refusal.reason)
+            # An old server learns it by the loss of the connection. Without an id there is no session to end.
+            if view.id:
+                await link.end_session(refusal.reason, view.id)
             self._conclude(Ending(refusal.reason, refusal), None)
             return
         leg: Leg | None = None
@@ -261,9 +271,16 @@ class OnsiteService(Service):
                 stay.close()
         self._conclude(ending, leg)
 
-    async def _agree(self, link: Link) -> Stay | None:
+    async def _wanted(self, link: Link) -> SessionView:
+        """The session that the site is asked about, if it is asked; an old server tells nothing of it but the mode."""
+        if self.consent is None or not self.consent.required:
+            return SessionView()
+        view: SessionView = SessionView(mode=await link.ask(GetMode())) if link.old else await link.ask(GetSession())
+        return view
+
+    async def _agree(self, link: Link, view: SessionView) -> Stay | None:
         """
-        Have the site's consent to the session that C{link} has been selected for.
+        Have the site's consent to a session.
 
         @raise Refusal: it does not agree, or the session is over before it has answered.
         """
@@ -271,27 +288,30 @@ class OnsiteService(Service):
             return None
         if not self.consent.required:
             return await self.consent.ask(Visit())
-        view = SessionView() if link.old else await link.ask(GetSession())
-        if view.reason is not None:
-            raise Refusal(view.reason, "the session is over already")
+        if not link.old and (view.reason is not None or view.state is SessionState.NONE or not view.id):
+            raise Refusal(view.reason or EndReason.MASTER_LEFT, "the session is over already")
         asking = self.consent.ask(Visit(view.id, view.master, view.mode))
         if asking.called:
             return await asking
         self.console.say(
             f"Waiting {duration(self.consent.seconds)} for the consent of this site to a session with"
-            f" {view.master or 'a master'}: rdv-onsite grant, or refuse"
+            f" {view.master or 'a master'}: rdv-onsite grant{' ' * bool(view.id)}{view.id}, or refuse"
         )
         self.console.record("consent", session=view.id, master=view.master, seconds=self.consent.seconds)
         over = Deferred.fromCoroutine(self._session_over(link, view))
         return await first([asking, over])
 
-    async def _session_over(self, link: Link, view: SessionView) -> Stay:
-        """Wait until there is no session any more to agree to."""
+    async def _session_over(self, link: Link, asked: SessionView) -> Stay:
+        """Wait until there is no session any more to agree to, or not the one that the site is asked about."""
         if link.old:
             raise await link.gone()
-        while view.reason is None and view.state is not SessionState.NONE:
+        questions = Ration(self.equipment.reactor, *QUESTIONS)
+        view = asked
+        while view.reason is None and view.state is not SessionState.NONE and _same(view, asked):
+            await questions.turn()
             view = await link.ask(WaitForSessionChange(view.state, WATCH_SECONDS))
-        raise Refusal(view.reason or EndReason.MASTER_LEFT, "the session is over before this site has agreed to it")
+        reason = view.reason if view.id == asked.id else None
+        raise Refusal(reason or EndReason.MASTER_LEFT, "the session is over before this site has agreed to it")
 
     def _conclude(self, ending: Ending, leg: Leg | None) -> None:
         if ending.error is not None:
@@ -303,3 +323,8 @@ class OnsiteService(Service):
         self.console.record("ended", reason=ending.reason.value, **carried_so_far)
         if not self.running:
             raise CancelledError()
+
+
+def _same(view: SessionView, asked: SessionView) -> bool:
+    """Whether this is still what the site is asked about."""
+    return (view.id, view.master, view.mode) == (asked.id, asked.master, asked.mode)

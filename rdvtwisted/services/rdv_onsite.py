@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
     grant = verbs.add_parser("grant", help="agree to the session that waits, or to all of a window of time")
     grant.add_argument("--for", dest="span", metavar="TIME", help="agree for so long: 90s, 30m, 2h, 1d")
+    grant.add_argument("session", nargs="?", metavar="SESSION", help="to this one, by its id, and to no other")
     verbs.add_parser("refuse", help="do not agree to the session that waits, and close the window")
     verbs.add_parser("end", help="end the session that runs, and close the window")
     status = verbs.add_parser("status", help="tell whether a session waits or runs, and what was agreed to")
@@ -58,7 +59,8 @@ def describe(status: Mapping[str, Any]) -> str:
     """What a device's status comes to, for people: one line each."""
     who = f"{status['master'] or 'a master'} ({status['mode']})"
     if status["state"] == "waiting":
-        lines = [f"{who} waits for consent, {duration(status['answer_within_s'])} more: rdv-onsite grant, or refuse"]
+        grant = " ".join(["rdv-onsite grant", *filter(None, [status["session"]])])
+        lines = [f"{who} waits for consent, {duration(status['answer_within_s'])} more: {grant}, or refuse"]
     elif status["state"] == "session":
         left = status["consent_left_s"]
         until = "" if left is None else f"; consent holds {duration(left)} more"
@@ -99,6 +101,8 @@ def main(
         details: dict[str, object] = {}
         if arguments.verb == "grant" and arguments.span is not None:
             details["seconds"] = span(arguments.span)
+        if arguments.verb == "grant" and arguments.session is not None:
+            details["session"] = arguments.session
     except RDVError as error:
         errors.write(f"rdv-onsite: error: {error}\n")
         return MISUSED

@@ -236,7 +236,12 @@ class RequestTests(SynchronousTestCase):
         asked = consent.ask(Visit())
         self.assertEqual(do(verb="refuse"), "Refused to a master (L3)")
         self.failureResultOf(asked, Refusal)
+        asked = consent.ask(Visit("s1", "rpi2200"))
+        self.assertRaises(RDVError, do, verb="grant", session="s2")
+        self.assertEqual(do(verb="grant", session="s1"), "Granted to rpi2200 (L3)")
+        self.successResultOf(asked).close()
         for line in (b"", b"[]", b"{}", b"\xff", b'{"verb": "dance"}', b'{"verb": []}', b'{"verb": "refuse"}',
-                     b'{"verb": "grant", "seconds": "x"}', b'{"verb": "grant", "seconds": true}',
+                     b'{"verb": "grant", "seconds": "x"}', b'{"verb": "grant", "session": 1}',
+                     b'{"verb": "grant", "seconds": true}',
                      b'{"verb": "grant", "seconds": NaN}', b"[" * 3000):  # fmt: skip
             self.assertRaises(RDVError, perform, consent, line, "admin:root (uid 0)")

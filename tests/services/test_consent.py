@@ -14,12 +14,14 @@ from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.threads import deferToThread
+from twisted.logger import LogLevel
 from twisted.trial.unittest import SkipTest, TestCase
 
 from rdvtwisted.adapters.consent import SOCKET, perform
 from rdvtwisted.adapters.control_server import ControlService
 from rdvtwisted.adapters.hooks import Hooks
-from rdvtwisted.consent import Consent
+from rdvtwisted.consent import Consent, Visit
+from rdvtwisted.errors import RequestRefused
 from rdvtwisted.requests import (
     Connect,
     EndSession,
@@ -32,7 +34,7 @@ from rdvtwisted.requests import (
     WaitForSessionChange,
 )
 from rdvtwisted.services import rdv_onsite
-from rdvtwisted.values import EndReason, SessionState, SessionView
+from rdvtwisted.values import EndReason, Mode, SessionState, SessionView
 from tests.services.test_master import ONSITE, REMOTE, MasterCase, presence
 from tests.services.test_onsite import PROFILE, OnsiteCase
 
@@ -83,11 +85,11 @@ class ConsentTests(OnsiteCase):
         self.want()
         self.consent.refuse()
         self.pump()
-        self.assertEqual(self.asked(EndSession), [EndSession(EndReason.CONSENT_REFUSED)])
+        self.assertEqual(self.asked(EndSession), [EndSession(EndReason.CONSENT_REFUSED, "s1")])
         self.assertEqual(self.requests[-1], WaitForMaster(60.0))
         self.want()
         self.pass_time(10.0)
-        self.assertEqual(self.asked(EndSession)[1:], [EndSession(EndReason.CONSENT_TIMEOUT)])
+        self.assertEqual(self.asked(EndSession)[1:], [EndSession(EndReason.CONSENT_TIMEOUT, "s1")])
         self.assertEqual(self.requests[-1], WaitForMaster(60.0))
 
     def test_master_leaves(self) -> None:
@@ -98,6 +100,54 @@ class ConsentTests(OnsiteCase):
         self.assertEqual(self.consent.status()["state"], "idle")
         self.assertEqual(self.records("reason")[-1], ("online", None))
         self.assertEqual(self.records("reason")[-2], ("ended", "master-left"))
+
+    def test_given_another(self) -> None:
+        """The site has agreed to one session, and the server has another one: nothing is built, and that one ends."""
+        for change in ({"session": "s2"}, {"peer": "rpi2201"}, {"mode": Mode.L2}):
+            self.here.answers[GetTunnelParameters] = evolve(self.parameters(), **change)
+            self.want()
+            self.consent.grant()
+            self.pump()
+            self.assertEqual((self.backend.tunnels, self.network.applied), ([], {}))
+            ended = EndSession(EndReason.CONSENT_REFUSED, change.get("session", "s1"))
+            self.assertEqual(self.asked(EndSession)[-1], ended)
+            self.assertEqual(self.consent.status()["state"], "idle")
+            # The test's look at what was asked so far begins anew.
+            self.here.asked[:-1] = []
+        self.assertEqual(
+            self.logged(LogLevel.warn)[-1],
+            "this site has agreed to a session with rpi2200 (L3), session s1, and the server has one with"
+            " rpi2200 (L2), session s1",
+        )
+
+    def test_another_takes_its_place(self) -> None:
+        """While the site is asked the first session ends and another comes: the site is asked anew, about that one."""
+        self.want()
+        self.here.answers[GetSession] = other = evolve(PENDING, id="s2", master="eve")
+        self.here.answer(other)
+        self.assertEqual(self.consent.status()["state"], "idle")
+        self.assertRaises(RequestRefused, self.consent.grant, session="s1")
+        self.assertEqual(self.asked(EndSession), [EndSession(EndReason.MASTER_LEFT, "s1")])
+        self.begin_session()
+        self.assertEqual(self.consent.status()["session"], "s2")
+        self.assertRaises(RequestRefused, self.consent.grant, session="s1")
+        self.assertEqual(self.asked(GetTunnelParameters), [])
+
+    def test_nameless(self) -> None:
+        """To what has no name nobody can agree, not even by a window; nothing is built, and no other session ended."""
+        self.consent.grant(60.0)
+        for view in (SessionView(), evolve(PENDING, id="")):
+            self.here.answers[GetSession] = view
+            self.want()
+        self.assertEqual(self.asked(EndSession), [])
+        self.assertEqual(self.requests[-1], WaitForMaster(60.0))
+
+    def test_refused_too_late(self) -> None:
+        """A refusal is of the session that was asked about, and not of one that a master has by then."""
+        self.want()
+        self.consent.refuse()
+        self.pump()
+        self.assertEqual([each.session for each in self.asked(EndSession)], ["s1"])
 
     def test_stopped(self) -> None:
         """A device that is stopped while somebody is asked leaves nothing."""
@@ -270,6 +320,17 @@ class CommandTests(TestCase):
         told = yield deferToThread(self.give, "grant")
         self.assertEqual(told[0], 1)
         self.assertIn("no session waits for consent", told[2])
+        told = yield deferToThread(self.give, "grant", "s1")
+        self.assertEqual(told, (1, "", "rdv-onsite: error: session 's1' does not wait for consent\n"))
+        asked = self.consent.ask(Visit("s1", "rpi2200"))
+        told = yield deferToThread(self.give, "grant", "s2")
+        complaint = "session 's2' does not wait for consent; there is one with rpi2200 (L3), session s1"
+        self.assertEqual(told, (1, "", f"rdv-onsite: error: {complaint}\n"))
+        told = yield deferToThread(self.give, "status")
+        self.assertIn(": rdv-onsite grant s1, or refuse\n", told[1])
+        told = yield deferToThread(self.give, "grant", "s1")
+        self.assertEqual(told, (0, "Granted to rpi2200 (L3)\n", ""))
+        self.successResultOf(asked).close()
         told = yield deferToThread(self.give, "grant", "--for", "2h")
         self.assertEqual(told, (0, "Granted for 7200 s\n", ""))
         told = yield deferToThread(self.give, "status")
@@ -288,7 +349,7 @@ class CommandTests(TestCase):
     def test_describe(self) -> None:
         """The status is told in a sentence."""
         status = {
-            "required": True, "state": "waiting", "master": "rpi2200", "mode": "L3", "basis": None,
+            "required": True, "state": "waiting", "master": "rpi2200", "mode": "L3", "session": "s1", "basis": None,
             "answer_within_s": 42.0, "consent_left_s": None, "window_left_s": None, "file_left_s": None,
         }  # fmt: skip
         self.assertIn("rpi2200 (L3) waits for consent, 42 s more", rdv_onsite.describe(status))

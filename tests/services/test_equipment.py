@@ -290,7 +290,7 @@ class RefusalTests(EquipmentCase):
         self.backend.relay = False
         self.equipment.peers.strict = True
         self.equipment.peers.path.write_text(f"rpi2200 {PEER.line}\n")
-        text = "the server would have a tunnel by twin taken for one from end to end, which it never is"
+        text = "the server would have a tunnel by twin taken for one from end to end, which none is"
         self.assert_ended(self.attend(), EndReason.TUNNEL_FAILED, TunnelFailed, text)
         self.assertEqual(self.backend.tunnels, [])
 

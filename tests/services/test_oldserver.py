@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
+from rdvtwisted.consent import Consent
 from rdvtwisted.errors import ConnectionLost, ProtocolError, TunnelFailed
 from rdvtwisted.oldserver import tunnel_parameters
 from rdvtwisted.requests import Publish, WaitForMaster
@@ -251,6 +252,25 @@ class OnsiteTests(OldServerCase):
         self.assertIn("cable cut", self.logged(LogLevel.warn))
         self.pass_time(AWAY_SECONDS)
         self.assertEqual(len(self.olds), 2)
+
+    def test_consent(self) -> None:
+        """The site is asked about the mode that the server tells, and gets no other; that is all an old one tells."""
+        consent = self.service.consent = Consent(self.clock, required=True)
+        self.start()
+        for mode, built in (("L2", 0), ("L3", 1)):
+            self.here.mode = "L3"
+            self.here.ready()
+            self.pump()
+            self.assertEqual((consent.status()["mode"], self.here.lines[-1]), ("L3", "get_tunnel_mode"))
+            self.here.mode = mode
+            consent.grant()
+            self.pump()
+            self.assertEqual(len(self.backend.tunnels), built)
+            self.pass_time(AWAY_SECONDS)
+        self.assertIn(
+            "this site has agreed to a session with a master (L3), and the server has one with a master (L2)",
+            self.logged(LogLevel.warn),
+        )
 
     def test_fatal(self) -> None:
         """A server that gives no tunnel ends its shell: a session that failed, and nothing more."""
