@@ -19,6 +19,7 @@ from rdvtwisted.plan import Plan
 from rdvtwisted.requests import GetSessionGrant
 from rdvtwisted.scope import ALL, Scope
 from rdvtwisted.services.link import Link
+from rdvtwisted.services.pace import LINES, Ration
 from rdvtwisted.values import TunnelParameters
 
 #: Characters of the list of destinations that people are shown.
@@ -96,6 +97,11 @@ class Boundary:
     scope: Scope = field(default=ALL, init=False)
     ends_at: float | None = field(default=None, init=False)
     _granted: Scope = field(default=ALL, init=False)
+    #: The server decides how often it changes.
+    _lines: Ration = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._lines = Ration(self.clock, *LINES)
 
     async def learn(self) -> None:
         """
@@ -125,7 +131,8 @@ class Boundary:
             self.scope = self.local.rules().limit(self.parameters, self._granted)
         if self.scope == former:
             return False
-        self._log.info("Where packets may go has changed: {places}", places=self.places)
+        if self._lines.may():
+            self._log.info("Where packets may go has changed: {places}", places=self.places)
         return True
 
     @property

@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from rdvtwisted.consent import Stay
 from rdvtwisted.services.boundary import Boundary
+from rdvtwisted.services.pace import LINES, Ration
 from rdvtwisted.shell.inquiries import MOST_SESSION_SECONDS
 
 #: Seconds by which two moments may differ that are told as one.
@@ -41,6 +42,10 @@ class Deadline:
     _up: bool = field(default=False, init=False)
     _told: float | None = field(default=None, init=False)
     _reported: float | None = field(default=None, init=False)
+    _lines: Ration = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._lines = Ration(self.clock, *LINES)
 
     def count(self) -> None:
         """The session is up, as somebody has learned: its time counts from the first call on."""
@@ -61,7 +66,8 @@ class Deadline:
             return
         left = max(0.0, end - self.clock.seconds())
         self._call = self.clock.callLater(left, self._reach)
-        if self._told is None or abs(end - self._told) > SAME_SECONDS:
+        # What is not told now, because it was told too often, is told at a later look if it is so still.
+        if (self._told is None or abs(end - self._told) > SAME_SECONDS) and self._lines.may():
             self._told = end
             self.limited(left)
 

@@ -34,6 +34,7 @@ from rdvtwisted.services.deadline import Deadline
 from rdvtwisted.services.footing import lost
 from rdvtwisted.services.guard import keep
 from rdvtwisted.services.link import Link
+from rdvtwisted.services.pace import QUESTIONS, Ration
 from rdvtwisted.services.waiting import first, following
 from rdvtwisted.values import EndReason, PublicKey, Role, SessionState, SessionView, TunnelReport
 
@@ -221,8 +222,10 @@ class Leg:
         if self.link.old:
             return Ending(EndReason.TUNNEL_LOST, await self.link.gone())
         view = SessionView(state=SessionState.BUILDING)
+        questions = Ration(self.clock, *QUESTIONS)
         try:
             while True:
+                await questions.turn()
                 number = None if self.boundary is None else self.boundary.number
                 view = await self.link.ask(WaitForSessionChange(view.state, WATCH_SECONDS, number))
                 if view.state not in _LIVE:

@@ -31,6 +31,7 @@ from rdvtwisted.services.leg import WATCH_SECONDS, Ending, Leg
 from rdvtwisted.services.link import Link
 from rdvtwisted.services.pace import QUESTIONS, Pace, Ration
 from rdvtwisted.services.resumption import LONGEST_SECONDS, RESUME_SECONDS
+from rdvtwisted.services.rounds import Rounds
 from rdvtwisted.services.waiting import first
 from rdvtwisted.values import EndReason, Profile, Role, SessionState, SessionView, TunnelParameters, TunnelReport
 
@@ -73,8 +74,12 @@ class OnsiteService(Service):
     #: Over how many seconds the server's devices spread when they come back, and when to ask for that again.
     _spread: float = field(default=0.0, init=False)
     _ask_at: float = field(default=0.0, init=False)
+    _rounds: Rounds = field(init=False)
     #: Until when a master may be trying to have a session again that was lost with the server.
     _hurry_until: float = field(default=0.0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._rounds = Rounds(self.equipment.reactor, self.console)
 
     def startService(self) -> None:
         """Begin. This never fails: whatever is wrong now may be right later."""
@@ -180,14 +185,13 @@ class OnsiteService(Service):
                 if profile != published:
                     await link.ask(Publish(profile))
                     self.equipment.accept(link)
-                    published, self._trouble = profile, ""
-                    if link.old:
-                        self.console.say("This server is an old one: it joins each session itself, and can read it")
-                    self.console.say(f"Online. A master will reach {profile.lan} on {interface}. Waiting for one")
-                    self.console.record("online", interface=interface, lan=str(profile.lan))
+                    published = profile
+                    self._tell_online(link, profile, interface)
                     self._hurry_until = 0.0
                 answer = await link.ask(WaitForMaster(WAIT_SECONDS))
-                self.pace.reset()
+                self._rounds.begin()
+                if not self._rounds.quiet:
+                    self.pace.reset()
                 if self.ladder is not None:
                     self.ladder.worked()
                 if answer is Readiness.READY:
@@ -196,16 +200,26 @@ class OnsiteService(Service):
                         self._hurry_until = self.equipment.reactor.seconds() + RESUME_SECONDS
                     if link.old:
                         # It can give no second tunnel to a connection.
-                        return AWAY_SECONDS
+                        return max(AWAY_SECONDS, self._rounds.left())
                 if answer is not Readiness.NOT_READY:
                     published = None
                 else:
                     await self._learn_spread(link)
+                if self._rounds.left() and link.error is None:
+                    await deferLater(self.equipment.reactor, self._rounds.left())
             return 0.0
         finally:
             if link.given_up:
                 self._stage = MACHINE
             await link.close()
+
+    def _tell_online(self, link: Link, profile: Profile, interface: str) -> None:
+        if not self._rounds.quiet:
+            self._trouble = ""
+        if link.old:
+            self._rounds.say("This server is an old one: it joins each session itself, and can read it")
+        self._rounds.say(f"Online. A master will reach {profile.lan} on {interface}. Waiting for one")
+        self._rounds.record("online", interface=interface, lan=str(profile.lan))
 
     async def _learn_spread(self, link: Link) -> None:
         """Ask now and then over how many seconds to spread after a restart of the server; not each is announced."""
@@ -241,7 +255,7 @@ class OnsiteService(Service):
 
     async def _session(self, link: Link, interface: str) -> None:
         """Carry one session. Its failure is told, and is no failure of the link."""
-        self.console.say("A master wants a session")
+        self._rounds.say("A master wants a session")
         view = await self._wanted(link)
         try:
             stay = await self._agree(link, view)
@@ -256,6 +270,7 @@ class OnsiteService(Service):
         def up(parameters: TunnelParameters, working: Leg, report: TunnelReport) -> None:
             nonlocal leg
             leg = working
+            self._rounds.up()
             if stay is not None:
                 stay.visit = Visit(parameters.session, parameters.peer, parameters.mode)
             self.console.say(f"Session now established with remote master {parameters.peer}".rstrip())
@@ -293,6 +308,7 @@ class OnsiteService(Service):
         asking = self.consent.ask(Visit(view.id, view.master, view.mode))
         if asking.called:
             return await asking
+        # Told in any case: somebody is to act on it.
         self.console.say(
             f"Waiting {duration(self.consent.seconds)} for the consent of this site to a session with"
             f" {view.master or 'a master'}: rdv-onsite grant{' ' * bool(view.id)}{view.id}, or refuse"
@@ -314,13 +330,13 @@ class OnsiteService(Service):
         raise Refusal(reason or EndReason.MASTER_LEFT, "the session is over before this site has agreed to it")
 
     def _conclude(self, ending: Ending, leg: Leg | None) -> None:
-        if ending.error is not None:
+        if ending.error is not None and not self._rounds.quiet:
             self._log.warn("{error}", error=str(ending.error))
         if ending.lost:
-            self.console.say(f"The session cannot go on: {ending.lost}")
+            self._rounds.say(f"The session cannot go on: {ending.lost}")
         carried_so_far = {} if leg is None else carried(leg.tunnel.report())
-        self.console.say(f"Session over: {ending.reason}" + ("" if leg is None else f"; {flow(leg.tunnel.report())}"))
-        self.console.record("ended", reason=ending.reason.value, **carried_so_far)
+        self._rounds.say(f"Session over: {ending.reason}" + ("" if leg is None else f"; {flow(leg.tunnel.report())}"))
+        self._rounds.record("ended", reason=ending.reason.value, **carried_so_far)
         if not self.running:
             raise CancelledError()
 

@@ -14,6 +14,8 @@ MAX_SECONDS = 8.0
 #: How many questions on one session may follow each other at once, and the seconds after which there is one more: an
 #: honest server answers when something has changed, or after a while.
 QUESTIONS = (10, 1.0)
+#: How many lines on the same matter are told in a row, and the seconds after which there is one more.
+LINES = (10, 30.0)
 
 
 @define

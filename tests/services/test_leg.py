@@ -204,6 +204,19 @@ class LegTests(SynchronousTestCase):
         self.answer(SessionState.NONE, EndReason.ADMINISTRATOR)
         self.assert_ended(EndReason.ADMINISTRATOR)
 
+    def test_busy_server(self) -> None:
+        """A server that answers at once that nothing has changed is asked some times, and then once a second."""
+        self.bring_up()
+        for _ in range(60):
+            for _ in range(100):
+                if self.link.questions[-1][1].called:
+                    break
+                self.answer(SessionState.UP)
+            self.clock.advance(1.0)
+        self.assertTrue(60 <= len(self.link.questions) <= 75, len(self.link.questions))
+        self.ending.cancel()
+        self.assert_ended(EndReason.OPERATOR)
+
     def test_server_gone(self) -> None:
         """Losing the server ends the session, with the loss as the error."""
         self.bring_up()

@@ -11,11 +11,12 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import LogLevel
 
-from rdvtwisted.errors import ConnectionLost, KeyRejected, NetworkError, RequestRefused
+from rdvtwisted.errors import ConnectionLost, KeyRejected, NetworkError, NoSession, RequestRefused
 from rdvtwisted.plan import Site
 from rdvtwisted.requests import (
     EndSession,
     GetReturnTime,
+    GetSession,
     GetTunnelParameters,
     Publish,
     Readiness,
@@ -463,6 +464,94 @@ class SessionTests(OnsiteCase):
         self.assertEqual(self.network.applied, {})
         self.pass_time(0.5)
         self.assertEqual((len(self.servers), self.requests[-1]), (2, WaitForMaster(60.0)))
+
+
+class HostileTests(OnsiteCase):
+    """A server that keeps the device busy with nothing."""
+
+    def setUp(self) -> None:
+        """It answers each wait at once, in each test with another word, and gives no session."""
+        super().setUp()
+        self.start()
+        self.here.answers[GetTunnelParameters] = NoSession()
+        self.here.answers[GetSession] = SessionView()
+
+    def spin(self, answer: Readiness, seconds: int) -> int:
+        """Answer each wait at once for so long; how often the device has waited."""
+        waits = 0
+        for _ in range(seconds):
+            for _ in range(1000):
+                if not isinstance(self.requests[-1], WaitForMaster) or self.here.asked[-1][1].called:
+                    break
+                waits += 1
+                self.here.answer(answer)
+            self.pass_time(1.0)
+        return waits
+
+    def recover(self) -> None:
+        """For two minutes the server is an honest one."""
+        self.pass_time(5.0)
+        for _ in range(2):
+            self.pass_time(60.0)
+            self.here.answer(Readiness.NOT_READY)
+
+    def test_slowed(self) -> None:
+        """Whichever word it is, the device waits ever so often at once, and then every five seconds."""
+        for answer in Readiness:
+            self.recover()
+            self.assertTrue(5 <= self.spin(answer, 5) <= 12)
+            self.assertTrue(10 <= self.spin(answer, 60) <= 13)
+        self.assertEqual(self.tries, 1)
+
+    def test_not_told(self) -> None:
+        """What comes to nothing again and again is told a few times, and then once that it is not told any more."""
+        for answer in (Readiness.READY, Readiness.RESET):
+            self.recover()
+            self.spin(answer, 10)
+            told = len(self.said), len(self.records()), len(self.logged(LogLevel.warn))
+            self.spin(answer, 600)
+            self.assertEqual((len(self.said), len(self.records()), len(self.logged(LogLevel.warn))), told)
+            self.assertTrue(max(told) < 100, told)
+
+    def test_attended_at_once(self) -> None:
+        """After whatever nonsense, a master that selects the device while it waits is attended at once, and told of."""
+        self.spin(Readiness.NOT_READY, 60)
+        self.pass_time(5.0)
+        self.here.answers[GetTunnelParameters] = self.parameters()
+        self.said.clear()
+        self.begin_session()
+        self.bring_up()
+        self.assertIn("Session now established with remote master rpi2200", self.said)
+        self.end_session(EndReason.MASTER_LEFT)
+        self.assertTrue(any(line.startswith("Session over: master-left") for line in self.said))
+
+    def test_sessions(self) -> None:
+        """Sessions that are up are as many as there are masters who want them, up to one a second."""
+        self.here.answers[GetTunnelParameters] = self.parameters()
+        for _ in range(30):
+            self.begin_session()
+            self.bring_up()
+            self.end_session(EndReason.OPERATOR)
+        for _ in range(5):
+            self.begin_session()
+            self.bring_up()
+            self.end_session(EndReason.OPERATOR)
+            self.assertNotIsInstance(self.requests[-1], WaitForMaster)
+            self.pass_time(1.0)
+        self.assertEqual(self.records().count("up"), 35)
+
+    def test_reconnects(self) -> None:
+        """Nor is a server served better that closes the connection after each answer."""
+        for _ in range(1000):
+            if isinstance(self.requests[-1], WaitForMaster) and not self.here.closed.called:
+                self.here.answer(Readiness.NOT_READY)
+                self.here.lose(ConnectionLost("cut"))
+            self.pass_time(0.5)
+        self.assertTrue(self.tries < 150, self.tries)
+
+    def test_stopped(self) -> None:
+        """It can be stopped while it takes its time; L{OnsiteCase.stop} looks whether anything is left."""
+        self.spin(Readiness.NOT_READY, 3)
 
 
 class StoppingTests(OnsiteCase):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import settings as bounds
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from rdvtwisted.services.pace import MAX_SECONDS, Pace
+from rdvtwisted.services.pace import MAX_SECONDS, Pace, Ration
 
 
 class PaceTests(SynchronousTestCase):
@@ -45,3 +47,46 @@ class PaceTests(SynchronousTestCase):
         pace = Pace(iter(chances).__next__)
         for wait in [pace.next() for _ in chances]:
             self.assertTrue(0.25 <= wait <= MAX_SECONDS)
+
+
+class RationTests(SynchronousTestCase):
+    """What others give reason for is done some times at once, and then as often as it may be."""
+
+    def setUp(self) -> None:
+        """Three at once, and one every ten seconds."""
+        self.clock = Clock()
+        self.clock.advance(1000)
+        self.ration = Ration(self.clock, 3, 10.0)
+
+    def test_take(self) -> None:
+        """The first ones are there at once, the next ones one after the other; who waits has the next ones again."""
+        self.assertEqual([self.ration.take() for _ in range(5)], [0, 0, 0, 10, 20])
+        self.clock.advance(25)
+        self.assertEqual(self.ration.take(), 5)
+        self.clock.advance(10_000)
+        self.assertEqual([self.ration.take() for _ in range(4)], [0, 0, 0, 10])
+
+    def test_give_back(self) -> None:
+        """What was not needed is there for the next time."""
+        for _ in range(20):
+            self.assertEqual(self.ration.take(), 0)
+            self.ration.give_back()
+
+    def test_may(self) -> None:
+        """What is not done when there is none does not count."""
+        self.assertEqual([self.ration.may() for _ in range(100)], [True] * 3 + [False] * 97)
+        self.clock.advance(10)
+        self.assertEqual([self.ration.may() for _ in range(2)], [True, False])
+
+    def test_turn(self) -> None:
+        """Who waits for a turn goes on when it comes, and may give it up."""
+        turns = [Deferred.fromCoroutine(self.ration.turn()) for _ in range(4)]
+        for turn in turns[:3]:
+            self.successResultOf(turn)
+        self.assertNoResult(turns[3])
+        self.clock.advance(10)
+        self.successResultOf(turns[3])
+        given_up = Deferred.fromCoroutine(self.ration.turn())
+        given_up.addErrback(lambda _: None)
+        given_up.cancel()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
