@@ -20,6 +20,7 @@ from typing import Any
 
 from attrs import evolve, field, fields, frozen
 
+from rdvtwisted.addressing import NETWORKS, private
 from rdvtwisted.errors import ConfigError
 from rdvtwisted.kinds import ADDRESS, NAMES, NETWORK, SECONDS, SWITCH, TEXT, Kind, choice, whole
 from rdvtwisted.ports import SSH_PORT, TLS_PORT
@@ -336,6 +337,9 @@ def _consistent(settings: ServerSettings) -> ServerSettings:
     ssh, tls, session = settings.ssh, settings.tls, settings.session
     if session.prefix < session.pool.prefixlen:
         raise ConfigError("session.prefix", f"a block of /{session.prefix} does not fit into the pool {session.pool}")
+    if not private(session.pool):
+        networks = ", ".join(map(str, NETWORKS))
+        raise ConfigError("session.pool", f"devices refuse addresses of {session.pool}; take a part of {networks}")
     for section, door in (("ssh", ssh), ("tls", tls)):
         most = door.max_unauthenticated
         if door.max_unauthenticated_per_address > most:

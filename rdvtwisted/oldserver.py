@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Interface
 
-from rdvtwisted.errors import ProtocolError
+from rdvtwisted.addressing import check_ends
 from rdvtwisted.values import Mode, PublicKey, Role, TunnelParameters
 
 #: MTU that both ends of such a tunnel give it, in bytes; the server does not say.
@@ -25,13 +25,12 @@ def tunnel_parameters(
     @param pairs: what the server answered to C{get_vtun_parameters}, as L{rdvtwisted.shell.parameters.parse_vtun}
         has it.
     @param server_key: the key by which the server has proved who it is.
-    @raise ProtocolError: the two ends of the tunnel are not of one network.
+    @raise ProtocolError: no tunnel may have such addresses.
     """
     values = dict(pairs)
     address = IPv4Interface(values["tunnelling_dev_ip_address"] + values["tunnel_ip_prefix"])
     far = IPv4Address(values["rdv_server_ip_address"])
-    if far not in address.network or far == address.ip:
-        raise ProtocolError("the server's answer has addresses that cannot be the two ends of one tunnel")
+    check_ends(address, far)
     return TunnelParameters(
         # An old server has no name for a session; this is what both ends call the tunnel.
         session=f"tundev{account}",

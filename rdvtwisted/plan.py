@@ -337,6 +337,8 @@ class Site:
     attachments: tuple[Attachment, ...] = ()
     #: Every interface, loopback apart.
     ports: tuple[Port, ...] = ()
+    #: Where the table C{main} has a route to, the default route apart, and the interface that it leads to.
+    routes: tuple[tuple[IPv4Network, str], ...] = ()
 
     def port(self, interface: str) -> Port | None:
         """The port of this name, if there is such an interface."""

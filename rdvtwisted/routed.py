@@ -4,7 +4,11 @@ The plans of the routed mode (L3): what joins the extremity and the tunnel of a 
 What both ends promise:
 
   - Only packets that enter by the extremity take the tunnel. The device's own
-    traffic finds the same routes as before.
+    traffic finds the same routes as before: the network of the tunnel's
+    addresses, which the server chooses, has no route. What a program of the
+    device sends there it has bound to the tunnel's interface itself.
+  - The tunnel's other end speaks for itself: it cannot answer in the place of
+    others what the device has asked of them, nor tell it of routes.
   - What comes out of the tunnel leaves by the extremity only (on an onsite
     also: reaches the device itself). Connections are opened from the master's
     side only.
@@ -20,7 +24,7 @@ to the source, which a device with a default route always has.
 
 from __future__ import annotations
 
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, IPv4Network, collapse_addresses
 
 from rdvtwisted import gate
 from rdvtwisted.errors import InvalidValue
@@ -46,6 +50,17 @@ from rdvtwisted.scope import ALL, Scope
 #: IPv4 and TCP headers without options, in bytes: what a segment leaves of the MTU.
 _HEADERS = 40
 
+#: Connections out of the tunnel that an onsite keeps in mind at a time, and new ones in a second; others are not
+#: opened. Its table has room for all connections of the machine: some ten thousand.
+CONNECTIONS = 4096
+NEW_CONNECTIONS = 1000
+
+#: Prefix length above which a route is a reason to refuse addresses. A shorter one is for many networks at once: all
+#: private ones (RFC 1918), a company's, half the Internet.
+_WIDE_ROUTE = 16
+
+_LOOPBACK = IPv4Network("127.0.0.0/8")
+
 
 def master(owner: str, tunnel: str, extremity: str, address: IPv4Interface, mtu: int, site: Site) -> Plan:
     """
@@ -58,7 +73,8 @@ def master(owner: str, tunnel: str, extremity: str, address: IPv4Interface, mtu:
     @param extremity: the interface towards the engineer's PC.
     @param address: the tunnel interface's own.
     @param mtu: the tunnel interface's, in bytes.
-    @raise InvalidValue: the tunnel's addresses are those of a network that this machine is attached to.
+    @raise InvalidValue: the tunnel's addresses are those of a network that this machine is attached to or has a
+        route to, or of its DNS servers.
     """
     rules = _MASTER_RULES.format(
         tunnel=tunnel, extremity=extremity, mss=mtu - _HEADERS, mark=f"{mark_number(owner):#x}"
@@ -89,15 +105,18 @@ def onsite(
         "tunnel": tunnel,
         "extremity": extremity,
         "mark": f"{mark_number(owner):#x}",
-        "block": address.network,
         "permitted": gate.CHAIN,
     }
     limited = scope != ALL
     rules = gate.chain(scope) + _ONSITE_RULES.format(
         **names,
         mss=mtu - _HEADERS,
+        most=CONNECTIONS,
+        rate=NEW_CONNECTIONS,
+        neighbours=_neighbours(site, tunnel),
         others="accept" if attachment is not None and attachment.forwards else "drop",
-        gates=_ONSITE_GATES.format(**names) if limited else "",
+        entrance=_ONSITE_ENTRANCE.format(**names) if limited else "",
+        exit=_ONSITE_EXIT.format(**names) if limited else "",
         passage=_ONSITE_PASSAGE.format(**names) if limited else "",
     )
     steering = Rule(rule_priority(owner), table_number(owner), mark=mark_number(owner))
@@ -114,19 +133,15 @@ def _routed(
     rules: str,
     steering: Rule,
 ) -> Plan:
-    for each in site.attachments:
-        if each.interface != tunnel and each.address.network.overlaps(address.network):
-            raise InvalidValue(
-                "tunnel address",
-                str(address),
-                f"this machine has {each.address.network} on {each.interface}; let the server lease from another pool",
-            )
+    _refuse_taken(address, tunnel, site)
     steps: tuple[Step, ...] = (
         Sysctl(f"net/ipv6/conf/{tunnel}/disable_ipv6", "1", optional=True),
         Sysctl(f"net/ipv4/conf/{tunnel}/rp_filter", "2"),
+        Sysctl(f"net/ipv4/conf/{tunnel}/accept_redirects", "0"),
         Connections(mark_number(owner)),
         FirewallTable("inet", firewall_name(owner), rules),
-        Address(tunnel, address),
+        # By itself: with its network it would bring a route along, for the device's own traffic, too.
+        Address(tunnel, IPv4Interface(address.ip)),
         LinkUp(tunnel, mtu),
         Route(table_number(owner), DEFAULT_ROUTE, tunnel),
         Sysctl(f"net/ipv4/conf/{tunnel}/forwarding", "1"),
@@ -136,22 +151,53 @@ def _routed(
     return Plan(owner, steps)
 
 
+def _refuse_taken(address: IPv4Interface, tunnel: str, site: Site) -> None:
+    """Own addresses are found before any route is: what is at another place could not be reached there any more."""
+
+    def refuse(reason: str) -> InvalidValue:
+        return InvalidValue("tunnel address", str(address), f"{reason}; let the server lease from another pool")
+
+    for each in site.attachments:
+        if each.interface != tunnel and each.address.network.overlaps(address.network):
+            raise refuse(f"this machine has {each.address.network} on {each.interface}")
+    for network, interface in site.routes:
+        if interface != tunnel and network.prefixlen > _WIDE_ROUTE and network.overlaps(address.network):
+            raise refuse(f"this machine has a route to {network}")
+    for server in site.dns:
+        if server in address.network:
+            raise refuse(f"this machine has its DNS server {server} there")
+
+
+def _neighbours(site: Site, tunnel: str) -> str:
+    """The networks that the device is attached to, as elements of a set of nft's; at least one."""
+    networks = {each.address.network for each in site.attachments if each.interface != tunnel}
+    return ", ".join(map(str, collapse_addresses({*networks, _LOOPBACK})))
+
+
 # The largest segment is written into SYN packets of both directions, for the
 # device itself too. A number, not "rt mtu": nft would take the MTU of the route
 # that the device itself has to either end, and that is not by the tunnel.
 #
 # "ct mark" says that a connection was opened through the allowed entrance; the
 # words "ct direction" alone would let a packet pass that conntrack gave up on.
+# What the device itself sends by the tunnel is marked as it leaves, so that
+# answers are let in to that, and not to what it has asked of others elsewhere.
+#
+# An ICMP redirect is never of use from afar. That a packet was too large is
+# remembered for the address that it went to, whoever has that elsewhere: the
+# device itself sends nothing larger into the tunnel than this takes.
 
 _MASTER_RULES = """\
 chain prerouting {{
     type filter hook prerouting priority mangle; policy accept;
+    iifname "{tunnel}" icmp type redirect drop
     iifname "{tunnel}" tcp flags & (syn | rst) == syn tcp option maxseg size set {mss}
 }}
 chain input {{
     type filter hook input priority filter; policy accept;
     iifname != "{tunnel}" accept
-    ct state established,related accept
+    icmp type destination-unreachable icmp code frag-needed drop
+    ct state established,related ct direction reply ct mark {mark} accept
     drop
 }}
 chain forward {{
@@ -165,21 +211,48 @@ chain forward {{
 chain postrouting {{
     type filter hook postrouting priority mangle; policy accept;
     oifname "{tunnel}" tcp flags & (syn | rst) == syn tcp option maxseg size set {mss}
+    oifname "{tunnel}" ct state new ct direction original ct mark set {mark}
 }}
 """
+
+# Connections are counted when they are opened, each once, and at a limited rate:
+# what was counted is looked through now and then, and that must keep up.
+#
+# To the device itself: answers to what it has asked the tunnel's other end, and
+# what is permitted; not in the name of those whom it has on its own networks.
+# From it: no more of what is not permitted any more; but the refusals are let
+# out, which belong to the connections that they refuse. (A packet's interface
+# is still the one of before it was steered into the tunnel.)
 
 _ONSITE_RULES = """\
 chain prerouting {{
     type filter hook prerouting priority mangle; policy accept;
+    iifname "{tunnel}" icmp type redirect drop
+    iifname "{tunnel}" ct state new ct mark != {mark} jump opening
     iifname "{tunnel}" tcp flags & (syn | rst) == syn tcp option maxseg size set {mss}
-    iifname "{tunnel}" ct state new ct mark set {mark}
     iifname "{extremity}" ct direction reply ct mark {mark} meta mark set {mark}
+}}
+chain opening {{
+    limit rate over {rate}/second burst {most} packets drop
+    ct count over {most} drop
+    ct mark set {mark}
 }}
 chain output {{
     type route hook output priority mangle; policy accept;
     ct direction reply ct mark {mark} meta mark set {mark}
 }}
-{gates}\
+chain input {{
+    type filter hook input priority filter; policy accept;
+    iifname != "{tunnel}" accept
+    icmp type destination-unreachable icmp code frag-needed drop
+    ct state established,related ct direction reply ct mark {mark} accept
+    ip saddr {{ {neighbours} }} drop
+    ip daddr {{ 224.0.0.0/4, 255.255.255.255 }} drop
+{entrance}\
+    ct state new,established,related ct mark {mark} accept
+    drop
+}}
+{exit}\
 chain forward {{
     type filter hook forward priority filter; policy accept;
 {passage}\
@@ -192,6 +265,7 @@ chain forward {{
 chain postrouting {{
     type filter hook postrouting priority mangle; policy accept;
     oifname "{tunnel}" tcp flags & (syn | rst) == syn tcp option maxseg size set {mss}
+    oifname "{tunnel}" ct state new ct direction original ct mark set {mark}
 }}
 chain source {{
     type nat hook postrouting priority srcnat; policy accept;
@@ -199,20 +273,11 @@ chain source {{
 }}
 """
 
-# To the device itself: answers to what it has asked the tunnel's other end, and
-# what is permitted. From it: no more of what is not permitted any more; but the
-# refusals are let out, which belong to the connections that they refuse. (A
-# packet's interface is still the one of before it was steered into the tunnel.)
-
-_ONSITE_GATES = """\
-chain input {{
-    type filter hook input priority filter; policy accept;
-    iifname != "{tunnel}" accept
-    ip saddr {block} ct state established,related ct direction reply accept
+_ONSITE_ENTRANCE = """\
     ct mark {mark} jump {permitted}
-    ct state new,established,related ct mark {mark} accept
-    drop
-}}
+"""
+
+_ONSITE_EXIT = """\
 chain leaving {{
     type filter hook output priority filter; policy accept;
     ct mark != {mark} accept

@@ -192,8 +192,16 @@ class MistakeTests(SynchronousTestCase):
     def test_pool_too_small(self) -> None:
         """A pool that holds no block is refused."""
         self.assertMistake(
-            "session.prefix: a block of /24 does not fit into the pool 192.0.2.0/28",
-            '[session]\npool = "192.0.2.0/28"\nprefix = 24',
+            "session.prefix: a block of /24 does not fit into the pool 10.0.0.0/28",
+            '[session]\npool = "10.0.0.0/28"\nprefix = 24',
+        )
+
+    def test_pool_elsewhere(self) -> None:
+        """A pool whose addresses no device would take is refused."""
+        self.assertMistake(
+            "session.pool: devices refuse addresses of 8.0.0.0/8; take a part of 10.0.0.0/8, 100.64.0.0/10,"
+            " 172.16.0.0/12, 192.168.0.0/16, 198.18.0.0/15",
+            '[session]\npool = "8.0.0.0/8"',
         )
 
     def test_limit_for_one_above_limit_for_all(self) -> None:

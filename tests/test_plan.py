@@ -187,9 +187,10 @@ class RoutedTests(SynchronousTestCase):
         return (
             Sysctl("net/ipv6/conf/rdv-t/disable_ipv6", "1", optional=True),
             Sysctl("net/ipv4/conf/rdv-t/rp_filter", "2"),
+            Sysctl("net/ipv4/conf/rdv-t/accept_redirects", "0"),
             Connections(mark_number(OWNER)),
             FirewallTable("inet", firewall_name(OWNER), rules),
-            Address("rdv-t", TUNNEL_ADDRESS),
+            Address("rdv-t", IPv4Interface("192.168.128.2/32")),
             LinkUp("rdv-t", 1400),
             Route(table_number(OWNER), IPv4Network("0.0.0.0/0"), "rdv-t"),
             Sysctl("net/ipv4/conf/rdv-t/forwarding", "1"),
@@ -236,9 +237,39 @@ class RoutedTests(SynchronousTestCase):
             error = self.assertRaises(InvalidValue, build, OWNER, "rdv-t", "eth0", TUNNEL_ADDRESS, 1400, site)
             self.assertIn("192.168.128.0/24 on eth0; let the server lease from another pool", str(error))
 
+    def test_route(self) -> None:
+        """Nor are addresses taken to which the machine has a route by another way, or its DNS servers."""
+        for site, reason in (
+            (Site(routes=((IPv4Network("192.168.128.0/24"), "eth1"),)), "a route to 192.168.128.0/24"),
+            (Site(routes=((IPv4Network("192.168.128.1/32"), ""),)), "a route to 192.168.128.1/32"),
+            (Site(dns=(IPv4Address("192.168.128.1"),)), "its DNS server 192.168.128.1 there"),
+        ):
+            for build in (routed.master, routed.onsite):
+                error = self.assertRaises(InvalidValue, build, OWNER, "rdv-t", "eth0", TUNNEL_ADDRESS, 1400, site)
+                self.assertIn(f"this machine has {reason}; let the server lease from another pool", str(error))
+
+    def test_wide_route(self) -> None:
+        """A route to all private networks, or to half the Internet, leaves room for tunnels."""
+        networks = map(IPv4Network, ("192.168.0.0/16", "172.16.0.0/12", "10.0.0.0/8", "128.0.0.0/1"))
+        site = Site(routes=tuple((network, "wg0") for network in networks), dns=(IPv4Address("192.168.128.4"),))
+        for build in (routed.master, routed.onsite):
+            self.assertEqual(build(OWNER, "rdv-t", "eth0", TUNNEL_ADDRESS, 1400, site).owner, OWNER)
+
+    def test_neighbours(self) -> None:
+        """An onsite knows all networks that it is attached to, whether they are many, one, or the same twice."""
+        addresses = ("192.168.1.50/24", "10.1.2.3/16", "10.1.2.3/8")
+        site = Site(
+            attachments=tuple(Attachment(f"eth{n}", IPv4Interface(text)) for n, text in enumerate(addresses))
+            + (Attachment("rdv-t", TUNNEL_ADDRESS),)
+        )
+        for around, wanted in ((site, "10.0.0.0/8, 127.0.0.0/8, 192.168.1.0/24"), (Site(), "127.0.0.0/8")):
+            plan = routed.onsite(OWNER, "rdv-t", "eth0", TUNNEL_ADDRESS, 1400, around)
+            self.assertIn(f"ip saddr {{ {wanted} }} drop", rules_of(plan))
+
     def test_own_address_is_no_overlap(self) -> None:
         """A tunnel interface that has its address already is no obstacle."""
-        site = Site(attachments=(Attachment("rdv-t", TUNNEL_ADDRESS),))
+        routes = ((TUNNEL_ADDRESS.network, "rdv-t"),)
+        site = Site(attachments=(Attachment("rdv-t", TUNNEL_ADDRESS),), routes=routes)
         self.assertEqual(routed.master(OWNER, "rdv-t", "eth0", TUNNEL_ADDRESS, 1400, site).owner, OWNER)
 
 

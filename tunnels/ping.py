@@ -114,16 +114,26 @@ class Ping:
         self._socket.close()
 
 
-def reach(reactor: Any, address: str) -> Deferred[float | None]:
+def reach(reactor: Any, address: str, interface: str) -> Deferred[float | None]:
     """
     Ask an address until it answers.
 
     @param reactor: IReactorFDSet and IReactorTime.
+    @param interface: by which the address is asked, whatever routes there are.
     @return: a Deferred of the seconds that an answer took, of L{None} if this
         process may not ask; fails with L{TunnelFailed}. May be cancelled.
+    @raise TunnelFailed: there is no such interface.
     """
     sock = open_socket()
     if sock is None:
         return succeed(None)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode() + b"\0")
+    except PermissionError:  # before Linux 5.7 it takes CAP_NET_RAW
+        sock.close()
+        return succeed(None)
+    except OSError as error:
+        sock.close()
+        raise TunnelFailed(f"nothing can be asked by {interface}: {error.strerror}") from None
     answered: Deferred[Any] = Ping(reactor, address, sock).answered
     return answered

@@ -80,13 +80,13 @@ class VtunTunnel:
         parameters: TunnelParameters,
         site: ITunnelSite,
         *,
-        ask: Callable[[Any, str], Deferred[float | None]] = reach,
+        ask: Callable[[Any, str, str], Deferred[float | None]] = reach,
         pipe: Callable[..., VtunPipe] = VtunPipe,
         table: Path = COUNTERS,
     ) -> None:
         """
         @param name: the backend's name, for reports.
-        @param ask: asks an address until it answers, see L{reach}.
+        @param ask: asks an address by an interface until it answers, see L{reach}.
         """
         self._parameters = parameters
         self._site = site
@@ -155,7 +155,7 @@ class VtunTunnel:
         await within(site.reactor, BUILD_LIMIT, self._pipe.flowing, "the vtun tunnel was not open")
         trip: float | None = None
         if parameters.mode is Mode.L3:
-            trip = await self._ask(site.reactor, str(parameters.peer_address))
+            trip = await self._ask(site.reactor, str(parameters.peer_address), site.interface)
         self._report = evolve(self._report, round_trip=trip)
         self._log.info("The vtun tunnel carries packets: {version}", version=" ".join(program.output()[:1]))
 

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 from attrs import evolve, frozen
 
 from rdvtwisted.access import SessionGrant
+from rdvtwisted.addressing import check_ends
 from rdvtwisted.errors import InvalidValue, ProtocolError
 from rdvtwisted.scope import Scope
 from rdvtwisted.shell.printout import printable
@@ -35,9 +36,6 @@ from rdvtwisted.values import (
 )
 
 T = TypeVar("T")
-
-#: Prefix length of the largest network that a tunnel's two ends may have.
-SHORTEST_PREFIX = 24
 
 #: Lines that a block may have; the longest of ours has 12.
 BLOCK_LINES = 64
@@ -259,13 +257,10 @@ def parse_tunnel(text: str) -> TunnelParameters:
     """
     How to build a tunnel.
 
-    @raise ProtocolError: something is missing or unusable, or the two ends are not of one small network: a large one
-        would draw into the tunnel what is none of the session's.
+    @raise ProtocolError: something is missing or unusable, or no tunnel may have such addresses.
     """
     parameters = _TUNNEL.parse(text)
-    own, far = parameters.address, parameters.peer_address
-    if own.network.prefixlen < SHORTEST_PREFIX or far not in own.network or far == own.ip:
-        raise ProtocolError("the server's answer has addresses that cannot be the two ends of one tunnel")
+    check_ends(parameters.address, parameters.peer_address)
     return parameters
 
 

@@ -46,7 +46,7 @@ def snapshot() -> dict[str, Any]:
         )
         for link in json.loads(run("ip", "-j", "-d", "addr"))
     ]
-    settings = ("forwarding", "rp_filter", "src_valid_mark", "disable_ipv6", "arp_ignore")
+    settings = ("forwarding", "rp_filter", "accept_redirects", "src_valid_mark", "disable_ipv6", "arp_ignore")
     return {
         "links": links,
         "routes": [json.loads(run("ip", "-j", family, "route", "show", "table", "all")) for family in ("-4", "-6")],

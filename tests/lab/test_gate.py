@@ -6,14 +6,19 @@ import errno
 import json
 import select
 import socket
+import struct
 import subprocess
 import sys
 import time
 
+from rdvtwisted.plan import mark_number
+from rdvtwisted.routed import CONNECTIONS
+from tests.lab.forgery import datagram, echo, icmp, send
 from tests.lab.hosts import PATIENCE, PREFIX, ROOT, NamespaceTestCase, inside, run
-from tests.lab.rehearsal import TUNNEL
+from tests.lab.rehearsal import OWNER, TUNNEL
 
 PC, ONSITE, LAN_HOST, OTHER = "192.168.38.226", "192.168.7.50", "192.168.7.77", "192.168.7.78"
+BEYOND = "203.0.113.9"
 
 #: How long what is refused may take to say so, in seconds; it takes a millisecond. Nobody waits for a timeout.
 AT_ONCE = 2.0
@@ -174,11 +179,17 @@ class GateTests(NamespaceTestCase):
         self.assertEqual([self.connect(address, 80) for address in (LAN_HOST, ONSITE)], ["refused", "refused"])
 
     def test_onsite_may_ask(self) -> None:
-        """What the onsite itself asks of the tunnel's other end is answered; its own LAN is as ever."""
+        """What the onsite itself asks by the tunnel is answered, and there by nobody else; its own LAN is as ever."""
         self.serve(80)
         self.serve(80, host="onsite")
         self.keep(f"{LAN_HOST}:tcp/80")
-        self.assertTrue(self.pings("onsite", "192.168.128.2"))
+        for scope in (f"{LAN_HOST}:tcp/80", "*"):
+            self.amend(scope)
+            self.assertTrue(self.pings("onsite", "192.168.128.2", PATIENCE, "-I", TUNNEL))
+        # Without that wish the tunnel's addresses are as foreign as any.
+        before = self.carried()
+        self.assertFalse(self.pings("onsite", "192.168.128.2", IN_VAIN))
+        self.assertEqual(self.carried(), before)
         self.assertTrue(self.pings("onsite", OTHER))
         self.assertTrue(self.pings("lan", ONSITE))
         reaching = self.socket("lan", socket.SOCK_STREAM)
@@ -189,15 +200,113 @@ class GateTests(NamespaceTestCase):
         self.serve(80)
         serving = self.socket("onsite", socket.SOCK_DGRAM, ONSITE, 4000)
         self.keep(f"{LAN_HOST}:tcp/80")
-        # The onsite asks a machine of its LAN; the PC answers in its name.
-        serving.sendto(b"?", (OTHER, 4001))
-        run("ip", "-n", f"{PREFIX}-pc", "addr", "add", f"{OTHER}/32", "dev", "lo")
-        forging = self.socket("pc", socket.SOCK_DGRAM, OTHER, 4001)
-        forging.sendto(b"!", (ONSITE, 4000))
+        # The onsite asks a machine of its LAN, and one beyond; the PC answers in their name.
+        for asked in (OTHER, BEYOND):
+            serving.sendto(b"?", (asked, 4001))
+        for scope in (f"{LAN_HOST}:tcp/80", "*"):
+            self.amend(scope)
+            for asked in (OTHER, BEYOND):
+                send("pc", TUNNEL, datagram(asked, 4001, ONSITE, 4000, b"!"))
+                self.assertEqual(select.select([serving], [], [], IN_VAIN)[0], [])
+        self.tear_firewall("onsite")
+        for asked in (OTHER, BEYOND):
+            send("pc", TUNNEL, datagram(asked, 4001, ONSITE, 4000, b"!"))
+            self.assertEqual(serving.recvfrom(1), (b"!", (asked, 4001)))
+
+    def test_unasked_disguise(self) -> None:
+        """Nor does one that the onsite has not asked for, from a neighbour's address, or to many; others do."""
+        serving = self.socket("onsite", socket.SOCK_DGRAM, "0.0.0.0", 4000)
+        forged = [
+            datagram(OTHER, 4001, ONSITE, 4000, b"!"),
+            datagram(PC, 4001, "224.0.0.1", 4000, b"!"),
+            datagram(PC, 4001, "255.255.255.255", 4000, b"!"),
+        ]
+        run("ip", "-n", f"{PREFIX}-pc", "route", "add", "224.0.0.0/4", "dev", TUNNEL)
+        self.keep("*")
+        for each in forged:
+            send("pc", TUNNEL, each)
         self.assertEqual(select.select([serving], [], [], IN_VAIN)[0], [])
-        self.amend("*")
-        forging.sendto(b"!", (ONSITE, 4000))
-        self.assertEqual(select.select([serving], [], [], PATIENCE)[0], [serving])
+        send("pc", TUNNEL, datagram(PC, 4001, ONSITE, 4000, b"?"))
+        self.assertEqual(serving.recvfrom(1), (b"?", (PC, 4001)))
+        self.tear_firewall("onsite")
+        for each in forged:
+            send("pc", TUNNEL, each)
+            self.assertEqual(serving.recv(1), b"!")
+
+    def test_redirect(self) -> None:
+        """The PC cannot tell the onsite, in its router's name, of another way to somewhere."""
+        redirect = icmp(
+            *("192.168.7.1", ONSITE, 5, 1),
+            socket.inet_aton(OTHER),
+            echo(ONSITE, BEYOND, answer=True),
+        )
+        before = self.way()
+        self.assertIn("via 192.168.7.1 ", before)
+        # The kernel believes in routers only that it has seen.
+        self.assertTrue(self.pings("onsite", OTHER))
+        for number, scope in enumerate(("*", f"{ONSITE}:icmp")):
+            (self.amend if number else self.keep)(scope)
+            send("pc", TUNNEL, echo(BEYOND, ONSITE), redirect)
+            self.assertEqual(self.way(), before)
+        # Either of the two bars would do.
+        self.tear_firewall("onsite")
+        send("pc", TUNNEL, redirect)
+        self.assertEqual(self.way(), before)
+        self.setting("onsite", f"net/ipv4/conf/{TUNNEL}/accept_redirects", "1")
+        send("pc", TUNNEL, redirect)
+        self.assertIn(f"via {OTHER} ", self.way())
+
+    def test_too_large(self) -> None:
+        """Nor, after it has spoken to it in somebody's name, that this one takes small packets only."""
+        large = icmp(
+            *(PC, ONSITE, 3, 4),
+            struct.pack("!HH", 0, 600),
+            echo(ONSITE, BEYOND, answer=True),
+        )
+        before = self.way()
+        for number, scope in enumerate(("*", f"{ONSITE}:icmp")):
+            (self.amend if number else self.keep)(scope)
+            send("pc", TUNNEL, echo(BEYOND, ONSITE), large)
+            self.assertEqual(self.way(), before)
+        self.tear_firewall("onsite")
+        send("pc", TUNNEL, large)
+        self.assertIn("mtu 600", self.way())
+
+    # How much
+
+    def test_most_connections(self) -> None:
+        """The PC opens as many connections as there is room for it, each counted once, and what is open goes on."""
+        self.serve(80)
+        self.keep("*")
+        kept, peer = self.opened(81)
+        asking = self.socket("pc", socket.SOCK_DGRAM)
+        for _ in range(CONNECTIONS):
+            asking.sendto(b"?", (LAN_HOST, 9))
+        self.assertEqual(self.connect(LAN_HOST, 80), "open")
+        for port in range(1_000, 1_000 + CONNECTIONS + 500):
+            asking.sendto(b"?", (OTHER, port))
+        tracked = self.tracked()
+        self.assertLessEqual(tracked, CONNECTIONS)
+        self.assertGreater(tracked, CONNECTIONS * 9 // 10)
+        self.assertEqual(self.connect(LAN_HOST, 80), "silent")
+        kept.sendall(b"still")
+        self.assertEqual(peer.recv(5), b"still")
+        self.assertTrue(self.pings("onsite", OTHER))
+
+    def tracked(self) -> int:
+        """How many connections out of the tunnel the onsite keeps in mind."""
+        table = run(*inside("onsite", "cat", "/proc/net/nf_conntrack"))
+        return sum(f"mark={mark_number(OWNER)} " in line for line in table.splitlines())
+
+    def way(self) -> str:
+        """How the onsite's own packets to somewhere on the Internet go."""
+        return run("ip", "-n", f"{PREFIX}-onsite", "route", "get", BEYOND)
+
+    def carried(self) -> int:
+        """How many packets the onsite has sent into the tunnel."""
+        link = json.loads(run("ip", "-n", f"{PREFIX}-onsite", "-s", "-j", "link", "show", TUNNEL))[0]
+        packets: int = link["stats64"]["tx"]["packets"]
+        return packets
 
     # Changes
 

@@ -12,15 +12,20 @@ import os
 import select
 import signal
 import socket
+import struct
 import threading
 
 from rdvtwisted.adapters.network.tuntap import PacketDevice
 from rdvtwisted.errors import NetworkError
 from rdvtwisted.values import Mode, Offloads
+from tests.lab.forgery import datagram, icmp, send
 from tests.lab.hosts import PATIENCE, PREFIX, NamespaceTestCase, entered, run
 from tests.lab.rehearsal import MTU, TUNNEL
 
 PC, LAN_HOST, ONSITE, ELSEWHERE, INTERNET = "192.168.38.226", "192.168.7.77", "192.168.7.50", "10.9.9.2", "203.0.113.1"
+
+#: An address on the Internet behind that.
+BEYOND = "198.51.100.9"
 
 #: How long a packet that must not arrive is waited for, in seconds; one that may takes a millisecond.
 IN_VAIN = 0.7
@@ -37,12 +42,12 @@ class KilledTests(NamespaceTestCase):
         self.address("device", "eth0", "192.168.7.50/24")
         for role in ("master", "onsite"):
             rounds = json.loads(self.rehearse("device", "kill", str(self.directory), role, "eth0", "192.168.128.1/30"))
-            self.assertEqual(len(rounds), 10)
+            self.assertEqual(len(rounds), 11)
             for number, found in enumerate(rounds):
                 self.assertEqual(found["signal"], signal.SIGKILL)
                 # The tunnel interface is gone with its process, and with it what hung on it.
-                self.assertEqual(len(found["lines"]), (number >= 3) + (number >= 8) + (number >= 9))
-                self.assertEqual((found["touched"], found["again"], found["clean"]), (number >= 3, [], True))
+                self.assertEqual(len(found["lines"]), (number >= 4) + (number >= 9) + (number >= 10))
+                self.assertEqual((found["touched"], found["again"], found["clean"]), (number >= 4, [], True))
 
 
 class PrivilegeTests(NamespaceTestCase):
@@ -55,7 +60,7 @@ class PrivilegeTests(NamespaceTestCase):
         os.chown(self.directory, 65534, 65534)
         errors = json.loads(self.rehearse("device", "unprivileged", str(self.directory), "eth0", "192.168.128.1/30"))
         # All but the step that does nothing, and the device.
-        self.assertEqual(len(errors), 10)
+        self.assertEqual(len(errors), 11)
         for kind, text in errors:
             self.assertEqual(kind, "MissingPrivilege", text)
             self.assertIn("run as root or with the capability CAP_NET_ADMIN", text)
@@ -233,9 +238,44 @@ class PathTests(NamespaceTestCase):
 
     def test_tunnel_cannot_reach_the_master(self) -> None:
         """Nothing that comes out of the tunnel opens a connection to the master itself."""
+        run("ip", "-n", f"{PREFIX}-onsite", "route", "add", "192.168.128.2/32", "dev", TUNNEL)
+        run("ip", "-n", f"{PREFIX}-master", "route", "add", "192.168.128.1/32", "dev", TUNNEL)
         self.assertFalse(self.connects("master", "192.168.128.2", "onsite", IN_VAIN))
         self.tear_firewall("master")
         self.assertTrue(self.connects("master", "192.168.128.2", "onsite"))
+
+    def test_tunnel_speaks_for_itself(self) -> None:
+        """What the master has asked elsewhere is not answered out of the tunnel, nor its own ways changed from there."""
+        asking = self.socket("master", socket.SOCK_DGRAM, "203.0.113.2", 4000)
+        asking.sendto(b"?", (INTERNET, 4001))
+        asking.sendto(b"?", (BEYOND, 4001))
+        way = ("ip", "-n", f"{PREFIX}-master", "route", "get", BEYOND)
+        before = run(*way)
+        self.assertIn(f"via {INTERNET} ", before)
+        forged = datagram(INTERNET, 4001, "203.0.113.2", 4000, b"!")
+        asked = datagram("203.0.113.2", 4000, BEYOND, 4001, b"?")
+        errors = (
+            icmp(INTERNET, "203.0.113.2", 5, 1, socket.inet_aton("203.0.113.7"), asked),
+            icmp(INTERNET, "203.0.113.2", 3, 4, struct.pack("!HH", 0, 600), asked),
+        )
+        send("onsite", TUNNEL, forged, *errors)
+        self.assertEqual(select.select([asking], [], [], IN_VAIN)[0], [])
+        self.assertEqual(run(*way), before)
+        self.tear_firewall("master")
+        send("onsite", TUNNEL, forged)
+        self.assertEqual(asking.recv(1), b"!")
+        send("onsite", TUNNEL, errors[0])
+        self.assertEqual(run(*way), before)
+        send("onsite", TUNNEL, errors[1])
+        self.assertIn("mtu 600", run(*way))
+
+    def test_master_may_ask(self) -> None:
+        """A program of the master that wishes so speaks to the tunnel's other end; others' packets do not get there."""
+        self.assertTrue(self.pings("master", "192.168.128.1", PATIENCE, "-I", TUNNEL))
+        before = self.carried()
+        for host, address in (("master", "192.168.128.1"), ("onsite", "192.168.128.2")):
+            self.assertFalse(self.pings(host, address, IN_VAIN))
+        self.assertEqual(self.carried(), before)
 
     def test_tunnel_leaves_by_the_extremity_only(self) -> None:
         """The PC does not reach the onsite's other networks, nor the other end of the tunnel the master's."""

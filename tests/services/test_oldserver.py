@@ -60,6 +60,19 @@ class ParametersTests(SynchronousTestCase):
             with self.assertRaises(ProtocolError):
                 self.parameters(VTUN.replace("192.168.128.1\n", f"{far}\n"))
 
+    def test_too_much(self) -> None:
+        """Nor can half the Internet, or the address of somebody else's server, be the tunnel's."""
+        for wrong in (VTUN.replace("/30", "/2"), VTUN.replace("192.168.128.", "8.8.8.")):
+            self.assertNotEqual(wrong, VTUN)
+            error = self.assertRaises(ProtocolError, self.parameters, wrong)
+            self.assertIn("the server should take them out of a private network", str(error))
+
+    def test_other_blocks(self) -> None:
+        """Blocks of old servers that were set up otherwise are as good."""
+        for start, prefix in (("192.168.101.", "/30"), ("192.168.101.", "/24"), ("10.8.0.", "/29"), ("172.20.7.", "/30")):
+            parameters = self.parameters(VTUN.replace("192.168.128.", start).replace("/30", prefix))
+            self.assertEqual(parameters.address, IPv4Interface(f"{start}2{prefix}"))
+
 
 class OldServerCase(DeviceCase):
     """A device that knows vtun besides what it prefers, and old servers."""

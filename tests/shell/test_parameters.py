@@ -28,8 +28,8 @@ PRINTABLE = st.text("abc.: é'", max_size=40).map(str.strip)
 
 @st.composite
 def tunnels(draw: st.DrawFn) -> TunnelParameters:
-    """Parameters whose two ends are of one /30."""
-    block = draw(st.integers(0, 2**30 - 1)) * 4
+    """Parameters whose two ends are of one private /30."""
+    block = int(IPv4Address("10.0.0.0")) + draw(st.integers(0, 2**22 - 1)) * 4
     own, far = draw(st.permutations([1, 2]))
     return TunnelParameters(
         session=draw(WORD),

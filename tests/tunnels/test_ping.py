@@ -144,7 +144,40 @@ class PingTests(SynchronousTestCase):
             raise PermissionError(1, "Operation not permitted")
 
         self.patch(ping.socket, "socket", refuse)
-        self.assertIsNone(self.successResultOf(reach(None, PEER)))
+        self.assertIsNone(self.successResultOf(reach(None, PEER, "rdv0")))
+
+    def bound(self, error: OSError | None) -> list[tuple[int, int, bytes]]:
+        """Have a socket be bound to an interface, or not; as what."""
+        asked: list[tuple[int, int, bytes]] = []
+
+        def set_option(*option: Any) -> None:
+            asked.append(option)
+            if error is not None:
+                raise error
+
+        self.network = Network(socket.SOCK_DGRAM)
+        self.network.setsockopt = set_option  # type: ignore[attr-defined]
+        self.patch(ping, "open_socket", lambda: self.network)
+        return asked
+
+    def test_interface(self) -> None:
+        """An address is asked by the tunnel, though another route leads to it."""
+        asked = self.bound(None)
+        answered = reach(self.network, PEER, "rdv0")
+        self.assertEqual(asked, [(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"rdv0\0")])
+        self.assertEqual(len(self.network.sent), 1)
+        answered.addErrback(lambda failure: None)
+        answered.cancel()
+
+    def test_no_interface(self) -> None:
+        """Whoever may not choose an interface does not know; where there is none, that is said."""
+        self.bound(PermissionError(1, "Operation not permitted"))
+        self.assertIsNone(self.successResultOf(reach(self.network, PEER, "rdv0")))
+        self.assertEqual((self.network.sent, self.network.closed), ([], True))
+        self.bound(OSError(19, "No such device"))
+        error = self.assertRaises(TunnelFailed, reach, self.network, PEER, "rdv0")
+        self.assertEqual(str(error), "nothing can be asked by rdv0: No such device")
+        self.assertEqual((self.network.sent, self.network.closed), ([], True))
 
     @settings(derandomize=True, max_examples=100, deadline=None)
     @given(st.binary(max_size=60).filter(lambda data: len(data) % 2 == 0))
@@ -164,6 +197,6 @@ class LinuxTests(TestCase):
         if sock is None:
             raise SkipTest("may not send ICMP")
         sock.close()
-        seconds = await reach(reactor, "127.0.0.1")
+        seconds = await reach(reactor, "127.0.0.1", "lo")
         assert seconds is not None
         self.assertGreaterEqual(seconds, 0.0)

@@ -92,8 +92,9 @@ class TunnelCase(SynchronousTestCase):
         self.pipes.append(Pipe(*facts))
         return self.pipes[-1]
 
-    def ask(self, reactor: Any, address: str) -> Deferred[float | None]:
+    def ask(self, reactor: Any, address: str, interface: str) -> Deferred[float | None]:
         """The test answers."""
+        self.assertEqual(interface, "rdv0")
         self.asked.append((address, Deferred()))
         return self.asked[-1][1]
 

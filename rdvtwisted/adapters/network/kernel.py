@@ -7,7 +7,7 @@ Refusals are L{OSError}, with the kernel's errno and reason. What is not there
 
 from __future__ import annotations
 
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, IPv4Network
 
 from attrs import define, frozen
 from zope.interface import Interface
@@ -62,6 +62,9 @@ class IRouting(Interface):
 
     def default_interface() -> str | None:
         """The interface of the best default route of the table C{main}, or L{None}."""
+
+    def destinations() -> list[tuple[IPv4Network, str]]:
+        """Where the table C{main} has a route to, the default routes apart, each with the name of its interface."""
 
     def forget_connections(mark: int) -> None:
         """Have the kernel forget all tracked connections with this mark."""

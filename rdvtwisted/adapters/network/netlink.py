@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, IPv4Network
 from socket import AF_INET
 from typing import Any
 
@@ -155,6 +155,20 @@ class Routing:
                 return None
             (link,) = self._netlink.link("get", index=index)
             return str(link.get_attr("IFLA_IFNAME"))
+
+    def destinations(self) -> list[tuple[IPv4Network, str]]:
+        with refusals():
+            names = {message["index"]: message.get_attr("IFLA_IFNAME") for message in self._netlink.get_links()}
+            found = list(self._netlink.get_routes(family=AF_INET, table=_MAIN_TABLE))
+        # What leads nowhere, or by several ways at once, names no interface of its own.
+        return [
+            (
+                IPv4Network((message.get_attr("RTA_DST"), message["dst_len"])),
+                names.get(message.get_attr("RTA_OIF"), ""),
+            )
+            for message in found
+            if message["dst_len"]
+        ]
 
     # -- rules
 

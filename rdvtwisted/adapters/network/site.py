@@ -84,4 +84,5 @@ def site(kernel: Kernel, root: Path = Path("/")) -> Site:
         ports=tuple(
             evolve(port, kind=kind_of(port.interface, root)) for port in kernel.wiring.ports() if port.interface != "lo"
         ),
+        routes=tuple(kernel.routing.destinations()),
     )

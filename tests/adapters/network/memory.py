@@ -7,7 +7,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, IPv4Network
 
 from attrs import define, field
 from zope.interface import implementer
@@ -153,6 +153,13 @@ class MemoryKernel:
     def default_interface(self) -> str | None:
         return self.state.default
 
+    def destinations(self) -> list[tuple[IPv4Network, str]]:
+        return [
+            (route.destination, route.interface)
+            for route in sorted(self.state.routes, key=str)
+            if route.table == 254 and route.destination.prefixlen
+        ]
+
     def forget_connections(self, mark: int) -> None:
         self._change(f"forget {mark:#x}")
         self.state.connections.discard(mark)
@@ -253,6 +260,7 @@ def _settings(name: str) -> dict[str, str]:
     return {
         f"net/ipv6/conf/{name}/disable_ipv6": "0",
         f"net/ipv4/conf/{name}/rp_filter": "1",
+        f"net/ipv4/conf/{name}/accept_redirects": "1",
         f"net/ipv4/conf/{name}/forwarding": "0",
         f"net/ipv4/conf/{name}/arp_ignore": "0",
     }

@@ -88,7 +88,7 @@ class RestoreTests(SynchronousTestCase):
         kernel = self.apply(plan_of())
         kernel.unplug("rdv-t")
         error = self.assertRaises(NetworkError, self.restore, kernel)
-        self.assertIn("to put back address 192.168.128.1/30 on rdv-t", str(error))
+        self.assertIn("to put back address 192.168.128.1/32 on rdv-t", str(error))
         kernel = self.apply(plan_of())
         kernel.state.rules.clear()
         kernel.before_change = lambda _: fail(refuse(errno.EPERM))  # type: ignore[assignment,return-value]

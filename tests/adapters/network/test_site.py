@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from rdvtwisted.adapters.network.site import dns_servers, kind_of, nameservers, site
-from rdvtwisted.plan import Attachment
+from rdvtwisted.plan import Attachment, Route
 from tests.adapters.network.memory import device
 
 RESOLV_CONF = """\
@@ -94,6 +94,15 @@ class SiteTests(SynchronousTestCase):
         self.assertEqual(found.dns, dns_servers(self.root))
         self.assertTrue(found.hostname)
         self.assertEqual(found.attachments, (Attachment("eth0", lan), Attachment("eth1", second, forwards=True)))
+
+    def test_routes(self) -> None:
+        """Where the machine has a route to, but no default route, and none of a table of its own."""
+        kernel = device()
+        wanted = IPv4Network("10.9.0.0/24")
+        default = IPv4Network("0.0.0.0/0")
+        kernel.state.routes |= {Route(254, wanted, "eth0"), Route(254, default, "eth0"), Route(20000, wanted, "rdv-t")}
+        with kernel() as ends:
+            self.assertEqual(site(ends, self.root).routes, ((wanted, "eth0"),))
 
     def test_unattached(self) -> None:
         """A machine without default route, or without address on it, says so."""

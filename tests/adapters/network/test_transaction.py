@@ -86,14 +86,15 @@ class TransactionTests(SynchronousTestCase):
         kernel = device()
         self.apply(kernel, plan_of(routed.master))
         table = next(str(step) for step in plan_of().steps if str(step).startswith("firewall"))
-        rule, route = (str(plan_of(routed.master).steps[number]) for number in (9, 6))
+        rule, route = (str(plan_of(routed.master).steps[number]) for number in (10, 7))
         self.assertEqual(
             kernel.changes,
             [
                 "write net/ipv6/conf/rdv-t/disable_ipv6 1",
                 "write net/ipv4/conf/rdv-t/rp_filter 2",
+                "write net/ipv4/conf/rdv-t/accept_redirects 0",
                 f"replace {table}",
-                "add 192.168.128.1/30 rdv-t",
+                "add 192.168.128.1/32 rdv-t",
                 "set rdv-t Link(up=True, mtu=1400)",
                 f"add {route}",
                 "write net/ipv4/conf/rdv-t/forwarding 1",
@@ -111,9 +112,10 @@ class TransactionTests(SynchronousTestCase):
                 "write net/ipv4/conf/rdv-t/forwarding 0",
                 f"remove {route}",
                 "set rdv-t Link(up=False, mtu=1500)",
-                "remove 192.168.128.1/30 rdv-t",
+                "remove 192.168.128.1/32 rdv-t",
                 f"remove {table}",
-                f"forget {plan_of().steps[2].mark:#x}",  # type: ignore[union-attr]
+                f"forget {plan_of().steps[3].mark:#x}",  # type: ignore[union-attr]
+                "write net/ipv4/conf/rdv-t/accept_redirects 1",
                 "write net/ipv4/conf/rdv-t/rp_filter 1",
                 "write net/ipv6/conf/rdv-t/disable_ipv6 0",
             ],
@@ -313,7 +315,7 @@ class TransactionTests(SynchronousTestCase):
         kernel = device()
         self.apply(kernel, plan_of())
         kernel.unplug("rdv-t")
-        self.assertEqual(self.undo(kernel), [str(plan_of().steps[number]) for number in (9, 8, 3)])
+        self.assertEqual(self.undo(kernel), [str(plan_of().steps[number]) for number in (10, 9, 4)])
         expected = device()
         expected.unplug("rdv-t")
         self.assertEqual(kernel.state, expected.state)
@@ -321,7 +323,7 @@ class TransactionTests(SynchronousTestCase):
     def test_what_was_there_stays(self) -> None:
         """A rule, address and setting that were there before the plan are there after it."""
         kernel = device()
-        rule, address = plan_of().steps[-1], ADDRESS
+        rule, address = plan_of().steps[-1], IPv4Interface(ADDRESS.ip)
         kernel.state.rules.add(rule)  # type: ignore[arg-type]
         kernel.state.addresses.append(("rdv-t", address))
         kernel.state.sysctls["net/ipv4/conf/eth0/forwarding"] = "1"
@@ -363,7 +365,7 @@ class TransactionTests(SynchronousTestCase):
             for path, value in kernel.state.sysctls.items()
             if "/rdvi-" in path and value != "0"
         }
-        self.assertEqual(values, {"disable_ipv6": "1", "arp_ignore": "8", "rp_filter": "1"})
+        self.assertEqual(values, {"disable_ipv6": "1", "arp_ignore": "8", "rp_filter": "1", "accept_redirects": "1"})
 
     def test_no_ipv6(self) -> None:
         """A kernel without IPv6 is no obstacle; one without a setting that is needed is."""
