@@ -133,7 +133,7 @@ class TLSSettings:
 class SessionSettings:
     """Sessions and their tunnel addresses."""
 
-    pool: IPv4Network = _setting(POOL, NETWORK, "Network out of which tunnels get their addresses.")
+    pool: IPv4Network = _setting(POOL, NETWORK, "Private network out of which tunnels get their addresses.")
     prefix: int = _setting(BLOCK_PREFIX, whole(24, 30), "Prefix length of the block that a session gets.")
     build_seconds: float = _setting(BUILD_SECONDS, SECONDS, "Seconds for both tunnels of a session to be built.")
     ticket_seconds: float = _setting(TICKET_SECONDS, SECONDS, "Seconds for which a tunnel's ticket is good.")

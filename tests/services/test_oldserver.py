@@ -69,7 +69,12 @@ class ParametersTests(SynchronousTestCase):
 
     def test_other_blocks(self) -> None:
         """Blocks of old servers that were set up otherwise are as good."""
-        for start, prefix in (("192.168.101.", "/30"), ("192.168.101.", "/24"), ("10.8.0.", "/29"), ("172.20.7.", "/30")):
+        for start, prefix in (
+            ("192.168.101.", "/30"),
+            ("192.168.101.", "/24"),
+            ("10.8.0.", "/29"),
+            ("172.20.7.", "/30"),
+        ):
             parameters = self.parameters(VTUN.replace("192.168.128.", start).replace("/30", prefix))
             self.assertEqual(parameters.address, IPv4Interface(f"{start}2{prefix}"))
 
