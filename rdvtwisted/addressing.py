@@ -15,7 +15,7 @@ from rdvtwisted.errors import ProtocolError
 #: Prefix length of the largest network that a tunnel's two ends may have.
 SHORTEST_PREFIX = 24
 
-#: What nobody has on the Internet: private networks (RFC 1918), those of carriers (RFC 6598) and of benchmarks (RFC 2544).
+#: What nobody has on the Internet: private networks (RFC 1918), those of carriers (RFC 6598), of benchmarks (RFC 2544).
 NETWORKS = tuple(map(IPv4Network, ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "198.18.0.0/15")))
 
 

@@ -245,7 +245,7 @@ class PathTests(NamespaceTestCase):
         self.assertTrue(self.connects("master", "192.168.128.2", "onsite"))
 
     def test_tunnel_speaks_for_itself(self) -> None:
-        """What the master has asked elsewhere is not answered out of the tunnel, nor its own ways changed from there."""
+        """What the master has asked elsewhere is not answered out of the tunnel, nor are its own ways changed there."""
         asking = self.socket("master", socket.SOCK_DGRAM, "203.0.113.2", 4000)
         asking.sendto(b"?", (INTERNET, 4001))
         asking.sendto(b"?", (BEYOND, 4001))
