@@ -41,6 +41,9 @@ MAX_WAITS = 8
 #: Seconds that a former session may take to end before a new one is refused.
 CLOSE_SECONDS = 3.0
 
+#: How the reasons begin for which a connection ends although nothing has come from its device just then.
+SILENT = ("nothing was heard of it", "the connection was lost", "the key exchange took", "it does not read")
+
 #: States of a session in which an onsite is still to build its tunnel.
 _WANTED = (SessionState.PENDING, SessionState.BUILDING)
 
@@ -120,7 +123,16 @@ class Desk:
         return succeed(protocol)
 
     def leave(self, reason: str) -> None:
-        """End the session and the registration. Idempotent."""
+        """End the session and the registration, as the device wants it or its connection is lost. Idempotent."""
+        # Who says goodbye is alive as he does.
+        if not self._left and not reason.startswith(SILENT):
+            self.heard()
+        self.dismiss(reason)
+
+    # What the registry tells
+
+    def dismiss(self, reason: str) -> None:
+        """End the session and the registration, whatever the device wants. Idempotent."""
         if self._left:
             return
         self._left = True
@@ -128,8 +140,6 @@ class Desk:
         self._registry.leave(self, reason)
         for wait in list(self._waits):
             self._finish(wait, RequestRefused(f"ConnectionEnded: {reason}"))
-
-    # What the registry tells
 
     def joined(self, session: Session) -> None:
         """The device has a session from now on."""

@@ -350,6 +350,8 @@ class Registry:
             if (now := self.admit(desk.device.id, desk.key)) is None or now.role is not desk.device.role
         ]
         for desk in disentitled:
+            if desk.session is not None:
+                desk.session.end(EndReason.ADMINISTRATOR)
             self._dismiss(desk, "this device is not entitled any more: ask the administrator")
         return len(disentitled)
 
@@ -389,7 +391,7 @@ class Registry:
         return goodbye
 
     def _dismiss(self, desk: Desk, reason: str) -> None:
-        desk.leave(reason)
+        desk.dismiss(reason)
         desk.line.disconnect(reason)
 
 

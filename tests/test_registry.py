@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Interface
 
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from zope.interface.verify import verifyObject
@@ -23,7 +24,7 @@ from rdvtwisted.errors import (
     VtunNotChosen,
     VtunNotStarted,
 )
-from rdvtwisted.events import SessionEnded, SessionOpened, SessionRefused
+from rdvtwisted.events import DeviceLeft, SessionEnded, SessionOpened, SessionRefused
 from rdvtwisted.interfaces import IDesk, IReception, ITicketOffice
 from rdvtwisted.requests import GetReturnTime, Readiness
 from rdvtwisted.session import INQUEST_SECONDS, ISessionWorld
@@ -338,6 +339,57 @@ class RegistryTests(RegistryCase):
             change()
             self.assertEqual(self.registry.drop_disentitled(), 1)
             self.assertIn("not entitled", desks[id].line.closed)
+
+    def test_disentitled_in_session(self) -> None:
+        """A session whose device is disabled or removed ends by the administrator; neither device has left."""
+        for id in ("on1", "ma1"):
+            for change in (lambda device: self.inventory.remove(device.id), self.disable):
+                self.build()
+                self.bring_up(*self.pair())
+                change(self.inventory.device(id))
+                self.assertEqual(self.registry.drop_disentitled(), 1)
+                self.assert_nothing_held()
+                reasons = [event.reason for event in self.events.all if isinstance(event, SessionEnded)]
+                self.assertEqual(reasons, [EndReason.ADMINISTRATOR])
+
+    def disable(self, device: Device) -> None:
+        """An administrator does."""
+        self.inventory.replace(evolve(device, enabled=False))
+
+    def test_goodbye_is_life(self) -> None:
+        """Who says goodbye, or whose shell ends, was alive at that moment; who is silent, lost or dismissed was not."""
+        for reason, seen in (
+            ("goodbye", 40.0),
+            ("logout", 40.0),
+            ("disconnected by user", 40.0),
+            ("nothing was heard of it for 60 s", 10.0),
+            ("the connection was lost", 10.0),
+        ):
+            self.build()
+            desk = self.arrive("on1")
+            self.wait_for_ever(desk)
+            self.clock.advance(10)
+            desk.heard()
+            self.clock.advance(30)
+            desk.leave(reason)
+            self.clock.advance(5)
+            desk.leave("goodbye")
+            self.assertEqual(self.last_heard(), seen, reason)
+        self.build()
+        self.wait_for_ever(self.arrive("on1"))
+        self.clock.advance(30)
+        self.wait_for_ever(self.arrive("on1"))
+        self.assertEqual(self.last_heard(), 0.0)
+
+    def wait_for_ever(self, desk: Desk) -> None:
+        """An onsite waits for a master until it leaves."""
+        self.wait(desk).addErrback(lambda failure: failure.trap(RequestRefused))
+
+    def last_heard(self) -> float:
+        """Of the device that has left last, as it is told."""
+        [*_, left] = [event.presence for event in self.events.all if isinstance(event, DeviceLeft)]
+        assert left is not None
+        return left.last_heard
 
     def test_administrator_ends(self) -> None:
         """A session can be ended by its own id or by either device's."""
