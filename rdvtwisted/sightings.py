@@ -106,18 +106,23 @@ class Sightings:
         """All of them, as JSON can hold them."""
         return [asdict(sighting) for sighting in self.all()]
 
-    def recall(self, document: object, saved: float) -> None:
+    def recall(self, document: Iterable[object], saved: float) -> int:
         """
         Remember what an earlier server has left as its L{document}; what cannot be understood is left out.
 
         @param saved: when it did that: who was here then, was seen last by that server.
+        @return: how many are left out.
         """
-        for entry in document if isinstance(document, list) else ():
+        left_out = 0
+        for entry in document:
             sighting = _understood(entry)
-            if sighting is not None:
+            if sighting is None:
+                left_out += 1
+            else:
                 if sighting.lost is None:
                     sighting = evolve(sighting, lost=saved, reason=SERVER_ENDED)
                 self._gone[sighting.device] = sighting
+        return left_out
 
 
 def _understood(entry: object) -> Sighting | None:

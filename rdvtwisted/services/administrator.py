@@ -115,7 +115,9 @@ class Administrator:
             return found
         self.notes.append("the server is not running: this is what it knew last")
         left = Sightings(tuple, self.terminal.clock)
-        left.recall(*lastseen.read(Path(self.settings.state_directory, lastseen.FILE_NAME)))
+        problem = lastseen.recall(left, Path(self.settings.state_directory, lastseen.FILE_NAME))
+        if problem:
+            self.notes.append(f"when devices were seen last is not known, or not of all: {problem}")
         return left.document()
 
     @contextmanager

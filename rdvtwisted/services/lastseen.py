@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,29 @@ SAVE_SECONDS = 30.0
 LARGEST_FILE = 10_000_000
 
 
-def read(path: Path) -> tuple[object, float]:
-    """What stands in a file, and when it was written; nothing, if it cannot be read: it is of use, but no more."""
+def recall(sightings: Sightings, path: Path) -> str:
+    """
+    Have C{sightings} know what stands in a file, as far as it can be understood: it is of use, but no more.
+
+    @return: what is wrong with the file, in one line; empty if nothing is, or if there is none.
+    """
     try:
         with open(path, "rb") as file:
             data = file.read(LARGEST_FILE + 1)
-        return (json.loads(data) if len(data) <= LARGEST_FILE else None), path.stat().st_mtime
-    except (OSError, ValueError, RecursionError):
-        return None, 0.0
+            saved = os.fstat(file.fileno()).st_mtime
+        document = json.loads(data) if len(data) <= LARGEST_FILE else None
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return f"cannot read {path}: {(error.strerror or str(error)).lower()}"
+    except (ValueError, RecursionError):
+        return f"{path} is damaged: it is not JSON"
+    if len(data) > LARGEST_FILE:
+        return f"{path} is damaged: it is larger than {LARGEST_FILE} bytes"
+    if not isinstance(document, list):
+        return f"{path} is damaged: it is no list"
+    left_out = sightings.recall(document, saved)
+    return f"{path} is damaged: {left_out} of its {len(document)} entries cannot be understood" if left_out else ""
 
 
 @define(eq=False)
@@ -54,7 +70,9 @@ class LastSeen:
 
     def start(self) -> None:
         """Recall what there is, and write from now on."""
-        self.sightings.recall(*read(self.path))
+        problem = recall(self.sightings, self.path)
+        if problem:
+            self._log.warn("When devices were seen last is not known, or not of all: {problem}", problem=problem)
         self._loop = LoopingCall(self.save)
         self._loop.clock = self.clock
         self._loop.start(SAVE_SECONDS, now=False)

@@ -72,7 +72,7 @@ def _seen(admin: Administrator) -> Answer:
         for each in seen
     ]
     header = ("DEVICE", "ROLE", "STATE", "SINCE", "LAST SEEN", "FROM", "DOOR", "UPLINK", "RTT", "REASON")
-    return Answer(seen, table(header, rows) if rows else "No device was ever here.")
+    return Answer(seen, table(header, rows) if rows else "No device is known to have been here.")
 
 
 def _milliseconds(seconds: float | None) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from attrs import evolve
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from rdvtwisted.events import DeviceLeft
@@ -95,17 +95,33 @@ class KeepingTests(LastSeenCase):
         self.assertIn("not kept: cannot write", lines[0])
 
     def test_unreadable(self) -> None:
-        """A file that is damaged, too large or missing is as good as empty."""
-        self.assertEqual(lastseen.read(self.path), (None, 0.0))
-        for text in ("{", "[" * 100_000, "7"):
+        """A file that is damaged, too large or missing is as good as empty; of one that is there the log tells."""
+        self.assertEqual(self.restart(), [])
+        for text, problem in (
+            ("{", "it is not JSON"),
+            ("[" * 100_000, "it is not JSON"),
+            ("7", "it is no list"),
+            ('[7, {"device": "rpi1"}]', "2 of its 2 entries cannot be understood"),
+        ):
             self.path.write_text(text)
-            later = self.server()
-            later.start()
-            self.addCleanup(later.stop)
-            self.assertEqual(later.sightings.all(), [])
+            [line] = self.restart()
+            self.assertIn(f"{self.path} is damaged: {problem}", line)
         self.patch(lastseen, "LARGEST_FILE", 10)
         self.path.write_text(json.dumps(["x" * 20]))
-        self.assertIsNone(lastseen.read(self.path)[0])
+        self.assertIn("it is larger than 10 bytes", self.restart()[0])
+        self.path.unlink()
+        self.path.mkdir()
+        self.assertIn("is a directory", self.restart()[0])
+
+    def restart(self) -> list[str]:
+        """What a server that starts now logs about it; it goes on without."""
+        with capturedLogs() as events:
+            later = self.server()
+            later.start()
+            later._loop.stop()  # type: ignore[union-attr]
+        self.assertEqual(later.sightings.all(), [])
+        self.assertTrue(all(event["log_level"] is LogLevel.warn for event in events))
+        return [formatEvent(event) for event in events]
 
 
 class CommandTests(LastSeenCase):
@@ -141,6 +157,17 @@ class CommandTests(LastSeenCase):
         self.path.unlink()
         self.assertEqual(self.rdvctl("device", "show", "rpi1"), 0)
         self.assertIn("last seen: never", self.rdvctl.out)
+
+    def test_damaged(self) -> None:
+        """Of a damaged file it is told, rather than that no device was ever here."""
+        self.path.write_text("{")
+        self.assertEqual(self.rdvctl("online", "--all"), 0)
+        self.assertIn(f"{self.path} is damaged: it is not JSON", self.rdvctl.err)
+        self.assertIn("No device is known to have been here.", self.rdvctl.out)
+        self.path.unlink()
+        self.assertEqual(self.rdvctl("online", "--all"), 0)
+        self.assertNotIn("damaged", self.rdvctl.err)
+        self.assertIn("No device is known to have been here.", self.rdvctl.out)
 
     def test_all(self) -> None:
         """All that were ever here are listed."""
