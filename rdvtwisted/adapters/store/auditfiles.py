@@ -19,7 +19,7 @@ from pathlib import Path
 from attrs import define, evolve, field, frozen
 
 from rdvtwisted.adapters.store import directory
-from rdvtwisted.adapters.store.audittail import Tail, tail_of
+from rdvtwisted.adapters.store.audittail import Last, Tail, tail_of
 from rdvtwisted.audit import MAX_LINE, Deed, Entry, Mark, Value
 from rdvtwisted.errors import RDVError, StateDirectoryError
 
@@ -56,12 +56,14 @@ class AuditFiles:
     @ivar path: of the trail's own directory.
     @ivar pause: waits a moment (10 ms) for another writer; C{None} not to wait for any.
     @ivar random: C{random(n)} gives C{n} unpredictable bytes.
+    @ivar loss: an entry that this process has seen at the end of the trail, and has then found gone; the latest one.
     """
 
     path: Path
     pause: Callable[[], None] | None = None
     rotate_bytes: int = ROTATE_BYTES
     random: Callable[[int], bytes] = os.urandom
+    loss: Mark | None = field(default=None, init=False)
     _directory: int = field(default=-1, init=False)
     _file: int = field(default=-1, init=False)
     _tail: Tail = field(factory=Tail, init=False)
@@ -78,7 +80,9 @@ class AuditFiles:
         @raise StateDirectoryError: it cannot be used.
         """
         if self._directory >= 0:
-            return
+            if _is_there(self.path, self._directory):
+                return
+            self.close()  # it was taken away, or another one was put in its place
         directory.prepare(str(self.path.parent))
         try:
             made = _make(self.path)
@@ -99,15 +103,23 @@ class AuditFiles:
         """
         self.open()
         with self._alone():
-            lost = self._catch_up()
-            if self._tail.mark is None:
-                self._write({**_begun(deed.time, self.random(16).hex())})
-            if lost is not None:
-                reason = f"entries up to {lost} were written, and are not here any more"
-                self._write(Deed("end-lost", "server", deed.time, reason=reason).facts())
-            elif self._tail.torn and self._tail.mark is not None:
-                self._write(Deed("repaired", "server", deed.time, reason="a writer was stopped within a line").facts())
+            self._go_on(deed.time)
             return self._write(deed.facts())
+
+    def look(self, time: float) -> None:
+        """
+        See whether what was written is still there. If not, there is an entry on that, and L{loss} says so.
+
+        @param time: now, in seconds since the epoch.
+        @raise TrailBusy: another writer does not let go.
+        @raise StateDirectoryError: the trail cannot be opened.
+        @raise OSError: it cannot be read, or written.
+        """
+        last = self._tail.last
+        if last is not None and not last.stands(self.path):
+            self.open()
+            with self._alone():
+                self._go_on(time)
 
     def head(self) -> Mark | None:
         """
@@ -207,7 +219,19 @@ class AuditFiles:
                 return
         raise TrailBusy()
 
-    def _catch_up(self) -> int | None:
+    def _go_on(self, time: float) -> None:
+        """Come to where the next entry belongs; what has become of the trail has an entry of its own first."""
+        lost = self._catch_up()
+        if self._tail.mark is None:
+            self._write({**_begun(time, self.random(16).hex())})
+        if lost is not None:
+            self.loss = lost
+            reason = f"entries up to {lost.number} were written, and are not here any more"
+            self._write(Deed("end-lost", "server", time, reason=reason, detail=f"the last one was {lost}").facts())
+        elif self._tail.torn and self._tail.mark is not None:
+            self._write(Deed("repaired", "server", time, reason="a writer was stopped within a line").facts())
+
+    def _catch_up(self) -> Mark | None:
         """
         See what others have written since, and open the newest file.
 
@@ -218,20 +242,21 @@ class AuditFiles:
         same = (
             self._file >= 0 and name == known.name and os.path.samestat(os.fstat(self._file), os.stat(self.path / name))
         )
-        if same and os.fstat(self._file).st_size == known.size:
+        # Numbers alone do not tell: others may have gone on behind what was cut off.
+        stands = known.last is None or known.last.stands(self.path)
+        if stands and same and os.fstat(self._file).st_size == known.size:
             return None
         if not same:
             self._release()
             if name:
                 self._file = self._open(name)
         self._tail = self._find_tail()
-        before, now = known.mark, self._tail.mark
-        if before is None or (now is not None and now.number >= before.number):
+        if stands or known.last is None:
             return None
-        if now is None:
+        if self._tail.last is None:
             # All is gone. Going on from what was there shows more than beginning anew.
-            self._tail = evolve(self._tail, mark=before)
-        return before.number
+            self._tail = evolve(self._tail, last=known.last)
+        return known.last.mark
 
     def _open(self, name: str, flags: int = 0) -> int:
         flags |= os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -244,8 +269,8 @@ class AuditFiles:
             tail = tail_of(self.path / name)
             if name == names[-1]:
                 newest = tail
-            if tail.mark is not None:
-                return evolve(newest, mark=tail.mark)
+            if tail.last is not None:
+                return evolve(newest, last=tail.last)
         return newest
 
     def _write(self, facts: Mapping[str, Value]) -> Entry:
@@ -260,7 +285,8 @@ class AuditFiles:
         if written < len(data) - 1:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         # Without its newline an entry is an entry; who comes next ends its line.
-        self._tail = Tail(tail.name, tail.size + len(data) if written == len(data) else -1, entry.mark)
+        last = Last(entry.mark, tail.name, tail.size + len(data) - len(entry.line), entry.line[:-1])
+        self._tail = Tail(tail.name, tail.size + written, last, ended=written == len(data))
         return entry
 
     def _begin_file(self, number: int) -> None:
@@ -270,12 +296,20 @@ class AuditFiles:
         self._file = self._open(name, os.O_CREAT | os.O_EXCL)
         _give_away(self._file, self.path)
         os.fsync(self._directory)
-        self._tail = Tail(name, 0, self._tail.mark)
+        self._tail = Tail(name, 0, self._tail.last)
 
     def _release(self) -> None:
         descriptor, self._file = self._file, -1
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def _is_there(path: Path, descriptor: int) -> bool:
+    """Whether what is open is what stands there."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _make(path: Path) -> bool:

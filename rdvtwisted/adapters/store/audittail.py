@@ -14,22 +14,56 @@ _BLOCK = 4 * MAX_LINE
 
 
 @frozen
+class Last:
+    """
+    The last entry, and where it stands.
+
+    @ivar name: of its file.
+    @ivar at: where in that its line begins, bytes.
+    @ivar line: without its newline.
+    """
+
+    mark: Mark
+    name: str
+    at: int
+    line: bytes = field(repr=False)
+
+    def stands(self, directory: Path) -> bool:
+        """
+        Whether it is still where it was.
+
+        @raise OSError: its file is there, and cannot be read.
+        """
+        try:
+            with open(directory / self.name, "rb", buffering=0) as file:
+                file.seek(self.at)
+                return file.read(len(self.line)) == self.line
+        except FileNotFoundError:
+            return False
+
+
+@frozen
 class Tail:
     """
     The end of the trail.
 
     @ivar name: of the newest file; empty if there is none.
     @ivar size: of that file, bytes.
-    @ivar mark: the last entry; C{None} if there is none.
+    @ivar last: the last entry, in that file or in one before it; C{None} if there is none.
     @ivar torn: what stands behind it.
     @ivar ended: whether the last line has its newline.
     """
 
     name: str = ""
     size: int = 0
-    mark: Mark | None = None
+    last: Last | None = None
     torn: bytes = field(default=b"", repr=False)
     ended: bool = True
+
+    @property
+    def mark(self) -> Mark | None:
+        """Number and hash of the last entry."""
+        return None if self.last is None else self.last.mark
 
 
 def tail_of(path: Path) -> Tail:
@@ -45,13 +79,17 @@ def tail_of(path: Path) -> Tail:
             file.seek(start)
             data = file.read(size - start)
             ended = not data or data.endswith(b"\n")
-            mark, end = _last_entry(data, start == 0)
-            if mark is not None or start == 0:
+            found, end = _last_entry(data, start == 0)
+            if found is not None or start == 0:
                 break
-    return Tail(path.name, size, mark, data[end:], ended)
+    last = None
+    if found is not None:
+        line = found.line[:-1]
+        last = Last(found.mark, path.name, start + data.rindex(line, 0, end), line)
+    return Tail(path.name, size, last, data[end:], ended)
 
 
-def _last_entry(data: bytes, whole: bool) -> tuple[Mark | None, int]:
+def _last_entry(data: bytes, whole: bool) -> tuple[Entry | None, int]:
     """The last entry in C{data} and where it ends; what stands before the first newline counts only if C{whole}."""
     end = len(data)
     while end > 0:
@@ -59,7 +97,7 @@ def _last_entry(data: bytes, whole: bool) -> tuple[Mark | None, int]:
         if begin == 0 and not whole:
             break
         try:
-            return Entry.from_line(data[begin:end]).mark, end
+            return Entry.from_line(data[begin:end]), end
         except InvalidEntry:
             end = begin
     return None, 0

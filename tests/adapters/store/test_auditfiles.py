@@ -339,6 +339,91 @@ class DamageTests(FilesCase):
         self.assertIn(f"entries up to {lost.number} were written", self.path.read_text())
         self.assertIsNotNone(self.verdict(known=lost).broken)
 
+    def test_end_cut_off_and_grown(self) -> None:
+        """Nor does it help to let others write until there are as many entries again, or more."""
+        for others in (1, 2, 3, 5):
+            self.state = self.state / "next"
+            files = self.files()
+            for number in range(3):
+                files.append(deed(number))
+            lost = files.head()
+            lines = self.path.read_bytes().splitlines(keepends=True)
+            self.path.write_bytes(b"".join(lines[:2]))
+            for number in range(others):
+                # Of the same length, so that the file is as long as it was.
+                self.files().append(deed(number + 4))
+            files.append(deed(9))
+            self.assertEqual(self.actions(), ["begun", "refused", *["refused"] * others, "end-lost", "refused"])
+            self.assertIsNone(self.verdict().broken)
+            self.assertEqual(files.loss, lost)
+            self.assertIn(f"the last one was {lost}", self.path.read_text())
+            files.append(deed(10))
+            self.assertEqual(self.actions().count("end-lost"), 1)
+
+    def test_cut_off_in_an_earlier_file(self) -> None:
+        """Nor that the trail has come to another file meanwhile; that it has is no loss."""
+        files = self.files()
+        files.append(deed())
+        other = self.files()
+        other.rotate_bytes = 10
+        other.append(deed(1))
+        files.append(deed(2))
+        self.assertEqual((files.loss, self.actions()[-1]), (None, "refused"))
+        path, mark = self.path, files.head()
+        path.write_bytes(path.read_bytes()[:-1])
+        other.append(deed(3))
+        files.append(deed(4))
+        self.assertIsNone(files.loss)
+        path.write_bytes(b"")
+        other.append(deed(5))
+        other.append(deed(6))
+        files.append(deed(7))
+        self.assertIn("end-lost", self.actions())
+        assert mark is not None and files.loss is not None
+        self.assertGreater(files.loss.number, mark.number)
+
+    def test_looked_after(self) -> None:
+        """Whoever only looks sees it as well, and records it; as long as all is there he writes nothing."""
+        files = self.files()
+        files.look(NOW)
+        self.assertEqual(list(self.state.iterdir()), [])
+        files.append(deed())
+        self.files().append(deed(1))
+        before = self.path.read_bytes()
+        files.look(NOW)
+        self.assertEqual((self.path.read_bytes(), files.loss), (before, None))
+        lost = Entry.from_line(before.splitlines()[1]).mark
+        self.path.unlink()
+        files.look(NOW)
+        files.look(NOW)
+        self.assertEqual((self.actions(), files.loss), (["end-lost"], lost))
+
+    def test_directory_deleted(self) -> None:
+        """When even the directory was taken away, the trail goes on in a new one, from where it was."""
+        files = self.files()
+        files.append(deed())
+        for gone in ("moved", "removed"):
+            (self.state / "audit").rename(self.state / gone)
+            files.append(deed(1))
+            self.assertEqual(self.actions(), ["end-lost", "refused"])
+            self.assertEqual(stat.S_IMODE((self.state / "audit").stat().st_mode), 0o700)
+
+    def test_one_byte_short(self) -> None:
+        """Where there was no room for a newline behind an entry about the trail, the next begins a line all the same."""
+        files = self.files()
+        files.append(deed())
+        for path in list(self.state.glob("audit/*")):
+            path.unlink()
+        real = os.write
+
+        def write(fd: int, data: bytes) -> int:
+            self.patch(os, "write", real)
+            return real(fd, data[:-1])
+
+        self.patch(os, "write", write)
+        files.append(deed(1))
+        self.assertEqual(self.actions(), ["end-lost", "refused"])
+
     def test_all_deleted(self) -> None:
         """A writer that is still there does not begin anew when all was deleted."""
         files = self.files()
