@@ -61,6 +61,10 @@ class IAuditTrail(Interface):
     """The append-only record of who did what."""
 
     trouble = Attribute("Why nothing can be recorded at this moment, text; empty if all is well.")
+    loss = Attribute("What was recorded and then taken away under this process, text; empty if nothing was seen to be.")
+
+    def look():
+        """See whether all that was recorded is still there; L{loss} tells, and an entry. It must not raise."""
 
     def record(deed):
         """

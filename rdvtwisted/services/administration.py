@@ -38,7 +38,7 @@ class Administration:
     _started_at: float = field(factory=time.time, init=False)
 
     def status(self) -> Mapping[str, object]:
-        """Version, uptime, ports, counts, whether the audit trail is written, and whether tunnels can be ended."""
+        """Version, uptime, ports, counts, whether the audit trail is written and all there, whether tunnels can be ended."""
         return {
             "version": rdvtwisted.__version__,
             "pid": os.getpid(),
@@ -47,11 +47,17 @@ class Administration:
             "devices": len(self._inventory.devices()),
             "online": len(self._registry.presences()),
             "sessions": len(self._registry.views()),
-            "audit": f"not written: {self._trail.trouble}" if self._trail.trouble else "written",
+            "audit": self._audit(),
             "glue": "available" if self._registry.ends.glue is not None else self._registry.ends.lacking,
             "leases": self._registry.leases.held,
             "tickets": self._registry.tickets.outstanding,
         }
+
+    def _audit(self) -> str:
+        trail = self._trail
+        trail.look()
+        words = f"not written: {trail.trouble}" if trail.trouble else "written"
+        return f"{words}; cut off: {trail.loss}" if trail.loss else words
 
     def presences(self) -> Sequence[Presence]:
         """Each registered device."""

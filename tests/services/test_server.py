@@ -366,6 +366,14 @@ class AdministrationTests(ServerCase):
         status = self.administration.status()["audit"]
         self.assertIn("not written: the state directory", str(status))
 
+    def test_trail_taken_away(self) -> None:
+        """Its status tells also that the trail was taken away under it, as soon as it is asked."""
+        for path in self.state.glob("audit/*"):
+            path.unlink()
+        for _ in range(2):
+            status = str(self.administration.status()["audit"])
+            self.assertTrue(status.startswith("written; cut off: entries up to 1 were written, and were not"), status)
+
     def test_renew_certificate(self) -> None:
         """The door shows the new certificate from then on."""
         shown: list[Any] = []

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from rdvtwisted.adapters.store.auditfiles import AuditFiles, TrailBusy
-from rdvtwisted.audit import Deed, Mark
+from rdvtwisted.audit import Deed, Mark, timestamp
 from rdvtwisted.errors import RDVError
 from rdvtwisted.interfaces import IAuditTrail
 
@@ -26,6 +26,8 @@ TROUBLE_SECONDS = 5.0
 REMIND_SECONDS = 600.0
 #: Seconds after which what was written is put on the disk: what a power failure may cost.
 SYNC_SECONDS = 1.0
+#: Seconds between two looks whether what was written is still there; nothing but a few bytes is read for that.
+LOOK_SECONDS = 60.0
 #: Seconds between two lines of the log that name the last entry, for those who send their logs elsewhere.
 HEAD_SECONDS = 86_400.0
 
@@ -58,6 +60,7 @@ class AuditTrail:
     _in_thread: InThread
     _wall: Callable[[], float]
     trouble: str = field(default="", init=False)
+    loss: str = field(default="", init=False)
     _waiting: deque[Deed] = field(factory=deque, init=False)
     _lost: int = field(default=0, init=False)
     _since: float = field(default=0.0, init=False)
@@ -65,19 +68,22 @@ class AuditTrail:
     _retry: IDelayedCall | None = field(default=None, init=False)
     _sync: IDelayedCall | None = field(default=None, init=False)
     _daily: IDelayedCall | None = field(default=None, init=False)
+    _looking: IDelayedCall | None = field(default=None, init=False)
+    _lost_mark: Mark | None = field(default=None, init=False)
 
     def start(self, detail: str = "") -> None:
         """The server has started: an entry, and the last one before it in the log."""
         self._tell_head()
         self.record(Deed("server-started", "server", self._wall(), detail=detail))
+        self._looking = self._clock.callLater(LOOK_SECONDS, self._look_again)
 
     def stop(self) -> None:
         """The server stops: the last entry; write what can be written, and let go of the files."""
         self.record(Deed("server-stopped", "server", self._wall()))
-        for call in (self._retry, self._sync, self._daily):
+        for call in (self._retry, self._sync, self._daily, self._looking):
             if call is not None and call.active():
                 call.cancel()
-        self._retry = self._sync = self._daily = None
+        self._retry = self._sync = self._daily = self._looking = None
         if self._waiting or self._lost:
             self._log.error(
                 "The audit trail ends without {count} entries: {trouble}",
@@ -102,6 +108,18 @@ class AuditTrail:
             self._lost += 1
         if self._retry is None:
             self._write()
+
+    def look(self) -> None:
+        """See whether all is still there; see L{IAuditTrail}."""
+        try:
+            self._files.look(self._wall())
+        except TrailBusy:
+            pass  # who writes just now sees it, too; and there is a next look
+        except (OSError, RDVError) as error:
+            if self._retry is None:
+                self._troubled(_reason(error))
+                self._retry = self._clock.callLater(TROUBLE_SECONDS, self._write)
+        self._tell_loss()
 
     def head(self) -> Mark | None:
         """The last entry; see L{IAuditTrail}."""
@@ -134,8 +152,29 @@ class AuditTrail:
             self._log.failure("A deed cannot be recorded")
             self._waiting.popleft()
             self._retry = self._clock.callLater(0, self._write)
+        self._tell_loss()
+        self._sync_soon()
+
+    def _sync_soon(self) -> None:
         if self._sync is None and self._daily is not None:
             self._sync = self._clock.callLater(SYNC_SECONDS, self._put_on_disk)
+
+    def _look_again(self) -> None:
+        self._looking = self._clock.callLater(LOOK_SECONDS, self._look_again)
+        self.look()
+
+    def _tell_loss(self) -> None:
+        mark = self._files.loss
+        if mark is None or mark == self._lost_mark:
+            return
+        self._lost_mark = mark
+        self._sync_soon()
+        self.loss = f"entries up to {mark.number} were written, and were not there any more at {timestamp(self._wall())}"
+        self._log.error(
+            "The audit trail was cut off, or taken away, under this server: entries up to {mark} were written,"
+            " and are not there any more",
+            mark=str(mark),
+        )
 
     def _gap(self) -> Deed:
         return Deed(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from twisted.internet.task import Clock
@@ -16,6 +18,7 @@ from rdvtwisted.adapters.store.auditfiles import AuditFiles
 from rdvtwisted.adapters.store.audittrail import (
     BUSY_SECONDS,
     HEAD_SECONDS,
+    LOOK_SECONDS,
     MAX_WAITING,
     REMIND_SECONDS,
     SYNC_SECONDS,
@@ -159,6 +162,95 @@ class LifeTests(TrailCase):
         self.clock.advance(0)
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
         self.assertEqual(self.actions(), ["begun", "refused"])
+
+
+class LossTests(TrailCase):
+    """Somebody takes away what was written, under the server."""
+
+    def setUp(self) -> None:
+        """A server that has written."""
+        self.trail = self.make()
+        self.trail.start()
+        self.addCleanup(self.trail.stop)
+        self.trail.record(deed())
+        self.lost = self.trail.head()
+        (self.path,) = self.state.glob("audit/*")
+
+    def cut(self) -> None:
+        """The last entry is gone."""
+        self.path.write_bytes(b"".join(self.path.read_bytes().splitlines(keepends=True)[:-1]))
+
+    def assert_told(self, events: list[LogEvent]) -> None:
+        """Once, as an error, with what is lost."""
+        [event] = [event for event in events if event["log_level"] is LogLevel.error]
+        self.assertIn(f"under this server: entries up to {self.lost} were written", formatEvent(event))
+        moment = timestamp(self.clock.seconds() + 3600)
+        self.assertEqual(self.trail.loss, f"entries up to 2 were written, and were not there any more at {moment}")
+
+    def test_told_when_written(self) -> None:
+        """With the next entry the log tells, also if others have written in between."""
+        self.cut()
+        with another_process(self.state) as other:
+            for number in range(3):
+                other.append(deed(number + 1))
+        with capturedLogs() as events:
+            self.trail.record(deed(8))
+            self.trail.record(deed(9))
+        self.assert_told(events)
+        self.assertEqual(self.actions()[-3:], ["end-lost", "refused", "refused"])
+
+    def test_told_when_nothing_happens(self) -> None:
+        """When nothing is to be recorded, it is seen within a minute; once."""
+        self.path.unlink()
+        with capturedLogs() as events:
+            self.clock.advance(LOOK_SECONDS)
+            self.assert_told(events)
+            self.clock.advance(LOOK_SECONDS)
+        self.assertEqual(len([event for event in events if event["log_level"] is LogLevel.error]), 1)
+        self.assertEqual(self.actions(), ["end-lost"])
+
+    def test_all_there(self) -> None:
+        """As long as all is there, nothing is written or told."""
+        with another_process(self.state) as other:
+            other.append(deed(1))
+        before = self.actions()
+        with capturedLogs() as events:
+            for _ in range(3):
+                self.clock.advance(LOOK_SECONDS)
+            self.trail.look()
+        self.assertEqual((events, self.trail.loss, self.actions()), ([], "", before))
+
+    def test_cannot_be_told_in_the_trail(self) -> None:
+        """When even that cannot be recorded, it is trouble like any other, and recorded when it can be."""
+        shutil.rmtree(self.path.parent)
+        self.path.parent.write_text("")
+        self.trail.look()
+        self.assertIn("not a directory", self.trail.trouble)
+        self.path.parent.unlink()
+        self.clock.advance(TROUBLE_SECONDS)
+        self.assertEqual((self.trail.trouble, self.actions()), ("", ["end-lost", "gap"]))
+        self.assertIn("entries up to 2", self.trail.loss)
+
+    def test_busy(self) -> None:
+        """While another process writes, the look waits for the next time."""
+        self.path.unlink()
+        with another_process(self.state) as other:
+            other.open()
+            with other._alone():
+                self.trail.look()
+        self.assertEqual(self.trail.loss, "")
+        self.trail.look()
+        self.assertIn("entries up to 2", self.trail.loss)
+
+
+@contextmanager
+def another_process(state: Path) -> Iterator[AuditFiles]:
+    """Another process that writes."""
+    files = AuditFiles.within(str(state))
+    try:
+        yield files
+    finally:
+        files.close()
 
 
 class TroubleTests(TrailCase):
