@@ -27,6 +27,8 @@ LONGEST_DETAIL = 1024
 MAX_LINE = 65_536
 #: Numbers are cut to what every reader of JSON takes exactly (RFC 8259, section 6).
 MAX_NUMBER = 2**53 - 1
+#: The action of an entry that tells that what stood before it was cut off.
+LOSS = "end-lost"
 #: What the first entry names as the hash before it.
 NOTHING = "0" * 64
 

@@ -26,6 +26,7 @@ from rdvtwisted.events import (
     SessionUp,
 )
 from rdvtwisted.interfaces import IAuditTrail, IEventSink
+from rdvtwisted.openings import Opening
 from rdvtwisted.origin import origin
 from rdvtwisted.values import SessionView
 
@@ -78,7 +79,7 @@ class Chronicle:
     #: Where the devices are that are here: their number bounds it.
     _whence: dict[str, _Whence] = field(factory=dict, init=False)
     #: The sessions whose beginning was recorded, so that their ends will be.
-    _open: set[str] = field(factory=set, init=False)
+    _open: dict[str, Opening] = field(factory=dict, init=False)
     _begun: float = field(default=0.0, init=False)
     _counts: dict[Hashable, int] = field(factory=dict, init=False)
     _more: dict[tuple[str, str, str], _More] = field(factory=dict, init=False)
@@ -87,6 +88,10 @@ class Chronicle:
     def emit(self, event: Event) -> None:
         """Take note of C{event}; see L{IEventSink}."""
         _RECORDED[type(event)](self, event)
+
+    def open(self) -> list[Opening]:
+        """The sessions whose opening is recorded, and whose end is not yet."""
+        return list(self._open.values())
 
     def stop(self) -> None:
         """Record what was counted so far. Idempotent."""
@@ -122,7 +127,7 @@ class Chronicle:
         if not self._allowed(("session", view.master, view.onsite), SESSIONS):
             self._count("session-opened", view.master, view.onsite, self._more_sessions(view))
             return
-        self._open.add(view.id)
+        self._open[view.id] = Opening.of(view, self._wall())
         self._trail.record(
             self._session("session-opened", view, f"device:{view.master}", self._whence.get(view.master))
         )
@@ -145,7 +150,9 @@ class Chronicle:
             )
 
     def _up(self, event: SessionUp) -> None:
-        if event.session.id in self._open:
+        opening = self._open.get(event.session.id)
+        if opening is not None:
+            self._open[event.session.id] = evolve(opening, up=self._wall())
             waited = self._clock.seconds() - event.session.selected_at
             self._trail.record(self._session("session-up", event.session, "server", None, duration=max(0.0, waited)))
 
@@ -153,7 +160,7 @@ class Chronicle:
         view, reason = event.session, event.reason.value
         traffic = {"bytes_to_onsite": view.to_onsite, "bytes_to_master": view.to_master}
         if view.id in self._open:
-            self._open.discard(view.id)
+            del self._open[view.id]
             lasted = max(0.0, self._clock.seconds() - view.up_at) if view.up_at else 0.0
             self._trail.record(
                 self._session("session-ended", view, "server", None, duration=lasted, reason=reason, **traffic)

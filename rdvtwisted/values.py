@@ -249,6 +249,8 @@ class EndReason(str, Enum):
     #: A device's own program, which is run before a session, did not let it begin.
     HOOK_REFUSED = "hook-refused"
     SERVER_STOPPED = "server-stopped"
+    #: The server ended without notice, killed or with its machine, as the next one found; only in the audit trail.
+    SERVER_LOST = "server-lost"
     #: The interface that a device gives access through is gone, or has lost its link or its address.
     EXTREMITY_LOST = "extremity-lost"
 

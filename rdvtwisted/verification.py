@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from attrs import define, field, frozen
 
-from rdvtwisted.audit import NOTHING, Entry, InvalidEntry, Mark
+from rdvtwisted.audit import LOSS, NOTHING, Entry, InvalidEntry, Mark
 
 #: Bytes that may stand in one place and be no entry: far more than a writer that is stopped can leave.
 MAX_TORN = 64 << 20
@@ -38,12 +38,14 @@ class Verdict:
     @ivar head: the last of these; C{None} if there is none.
     @ivar torn: how many places hold half a line that the entry behind it knows of.
     @ivar broken: the first fault, C{None} if there is none.
+    @ivar losses: how many entries tell that what stood before them was cut off.
     """
 
     entries: int
     head: Mark | None
     torn: int
     broken: Break | None
+    losses: int = 0
 
 
 def verify(lines: Iterable[bytes], after: Mark | None = None, known: Mark | None = None) -> Verdict:
@@ -63,7 +65,7 @@ def verify(lines: Iterable[bytes], after: Mark | None = None, known: Mark | None
             walk.look_on(rest)
             break
     walk.end()
-    return Verdict(walk.entries, walk.head, walk.torn, walk.broken)
+    return Verdict(walk.entries, walk.head, walk.torn, walk.broken, walk.losses)
 
 
 @define
@@ -75,6 +77,7 @@ class _Walk:
     known: Mark | None
     entries: int = 0
     torn: int = 0
+    losses: int = 0
     broken: Break | None = None
     _line: int = 0
     #: What was read since the last entry and is none, where that began, and why it is none.
@@ -107,6 +110,7 @@ class _Walk:
             self._break(self._line, "the torn line before it, which it speaks of, was taken out")
         else:
             self.torn += bool(self._unread)
+            self.losses += entry.facts["action"] == LOSS
             self.entries += 1
             self._unread.clear()
             self.head = entry.mark

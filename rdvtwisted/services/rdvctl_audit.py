@@ -65,6 +65,7 @@ def verify_(admin: Administrator, arguments: Namespace) -> Answer:
         "whole": verdict.broken is None and verdict.head is not None,
         "entries": verdict.entries,
         "torn": verdict.torn,
+        "losses": verdict.losses,
         "head": None if verdict.head is None else str(verdict.head),
         "broken": None
         if verdict.broken is None
@@ -201,6 +202,11 @@ def _whole(verdict: Verdict, mark: Mark, known: Mark | None) -> str:
     first = mark.number - verdict.entries + 1
     torn = f", {verdict.torn} of them behind a torn line" if verdict.torn else ""
     end = "" if known is not None else "; that its end was not cut off is known only with --head"
+    if verdict.losses:
+        end += (
+            f". Its end was cut off under a running server {verdict.losses} times before;"
+            " see rdvctl audit list --action end-lost"
+        )
     count = "1 entry" if verdict.entries == 1 else f"{verdict.entries} entries"
     return f"The audit trail is whole: {count}, {first} to {mark.number}{torn}; head {mark}{end}"
 

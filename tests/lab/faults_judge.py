@@ -34,7 +34,7 @@ SLACK = {"descriptors": 0, "pipes": 2 * SPARE_LIMIT, "threads": 0}
 
 _PASSING = (".lock", "-wal", "-shm", "-journal", ".pyc")
 """Ends of names of files that come and go while services run, and say nothing."""
-_STAYING = ("sightings.json", "known_hosts", "known_peers", "server-ca.pem", "vtund.server.pid")
+_STAYING = ("sightings.json", "open-sessions.json", "known_hosts", "known_peers", "server-ca.pem", "vtund.server.pid")
 """Names of files that are made when they are first needed, and stay; the last is Debian's vtund's."""
 
 _CARRIER = re.compile("'linkdown'|LOWER_UP,|NO-CARRIER,")

@@ -203,8 +203,20 @@ class VerifyTests(TrailCase):
         self.assertEqual(self.audit("verify", "--head", str(self.marks[2])), f"{text}\n")
         self.assertEqual(
             self.rdvctl.document(["audit", "verify"]),
-            {"whole": True, "entries": 5, "torn": 0, "head": str(mark), "broken": None},
+            {"whole": True, "entries": 5, "torn": 0, "losses": 0, "head": str(mark), "broken": None},
         )
+
+    def test_cut_off_before(self) -> None:
+        """A trail that was cut off under its server, and is whole since, is not called whole without a word of that."""
+        files = self.trail()
+        files.append(DEEDS[0][1])
+        self.path.write_bytes(b"".join(self.path.read_bytes().splitlines(keepends=True)[:-2]))
+        files.append(DEEDS[0][1])
+        self.assertIn(
+            ". Its end was cut off under a running server 1 times before; see rdvctl audit list --action end-lost",
+            self.audit("verify"),
+        )
+        self.assertEqual(self.rdvctl.document(["audit", "verify"])["losses"], 1)
 
     def test_broken(self) -> None:
         """One line says where it is broken and how, with the file and its line; the exit status is 1."""

@@ -19,8 +19,8 @@ from pathlib import Path
 from attrs import define, evolve, field, frozen
 
 from rdvtwisted.adapters.store import directory
-from rdvtwisted.adapters.store.audittail import Last, Tail, tail_of
-from rdvtwisted.audit import MAX_LINE, Deed, Entry, Mark, Value
+from rdvtwisted.adapters.store.audittail import Last, Tail, lines_back, tail_of
+from rdvtwisted.audit import LOSS, MAX_LINE, Deed, Entry, Mark, Value
 from rdvtwisted.errors import RDVError, StateDirectoryError
 
 #: Directory of the trail, in the state directory.
@@ -158,6 +158,18 @@ class AuditFiles:
         for _, line in self._numbered():
             yield line
 
+    def lines_back(self, limit: int) -> Iterator[bytes]:
+        """
+        The lines of the last C{limit} bytes that are there at this moment, the newest first, without their newlines.
+
+        @raise OSError: a file cannot be read.
+        """
+        for name, size in reversed(self._sizes()):
+            yield from lines_back(self.path / name, size, limit)
+            limit -= size
+            if limit <= 0:
+                break
+
     def place(self, number: int) -> Place:
         """Where the line is, or would be, that L{lines} gives as C{number}th, from 1."""
         place = Place(str(self.path), 0)
@@ -227,7 +239,7 @@ class AuditFiles:
         if lost is not None:
             self.loss = lost
             reason = f"entries up to {lost.number} were written, and are not here any more"
-            self._write(Deed("end-lost", "server", time, reason=reason, detail=f"the last one was {lost}").facts())
+            self._write(Deed(LOSS, "server", time, reason=reason, detail=f"the last one was {lost}").facts())
         elif self._tail.torn and self._tail.mark is not None:
             self._write(Deed("repaired", "server", time, reason="a writer was stopped within a line").facts())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from attrs import field, frozen
@@ -87,6 +88,27 @@ def tail_of(path: Path) -> Tail:
         line = found.line[:-1]
         last = Last(found.mark, path.name, start + data.rindex(line, 0, end), line)
     return Tail(path.name, size, last, data[end:], ended)
+
+
+def lines_back(path: Path, size: int, limit: int) -> Iterator[bytes]:
+    """
+    The lines of one file, the last first, without their newlines.
+
+    @param size: how much of the file counts, bytes.
+    @param limit: of how many bytes at its end; a line that begins before them is left out.
+    @raise OSError: it cannot be read.
+    """
+    least, end, rest = max(0, size - limit), size, b""
+    with path.open("rb") as file:
+        while end > least:
+            start = max(least, end - _BLOCK)
+            file.seek(start)
+            rest, *lines = (file.read(end - start) + rest).split(b"\n")
+            # What is longer is no entry, and is to cost no memory.
+            rest, end = rest[:MAX_LINE], start
+            yield from filter(None, reversed(lines))
+    if least == 0 and rest:
+        yield rest
 
 
 def _last_entry(data: bytes, whole: bool) -> tuple[Entry | None, int]:

@@ -169,7 +169,9 @@ class AuditTrail:
             return
         self._lost_mark = mark
         self._sync_soon()
-        self.loss = f"entries up to {mark.number} were written, and were not there any more at {timestamp(self._wall())}"
+        self.loss = (
+            f"entries up to {mark.number} were written, and were not there any more at {timestamp(self._wall())}"
+        )
         self._log.error(
             "The audit trail was cut off, or taken away, under this server: entries up to {mark} were written,"
             " and are not there any more",

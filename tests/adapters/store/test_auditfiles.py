@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import stat
 import subprocess
@@ -150,6 +151,28 @@ class WritingTests(FilesCase):
         last = files.place(13)
         self.assertEqual(files.place(14), Place(last.path, last.line + 1))
         self.assertEqual(AuditFiles.within("/nonexistent").place(1), Place("/nonexistent/audit", 1))
+
+    def test_backwards(self) -> None:
+        """The trail can be read from its end, as far as is wanted, over several files."""
+        files = self.files()
+        self.assertEqual(list(files.lines_back(1000)), [])
+        files.rotate_bytes = 1000
+        for number in range(12):
+            files.append(deed(number))
+        lines = [line[:-1] for line in reversed(list(files.lines()))]
+        sizes = list(itertools.accumulate(len(line) + 1 for line in lines))
+        self.patch(audittail, "_BLOCK", 50)
+        self.assertEqual(list(files.lines_back(sizes[-1])), lines)
+        self.assertEqual(list(files.lines_back(10 * sizes[-1])), lines)
+        for count in (1, 2, 5, 9):
+            self.assertIn(len(list(files.lines_back(sizes[count - 1] + 1))), (count, count - 1))
+            self.assertEqual(list(files.lines_back(sizes[count - 1] + 1))[: count - 1], lines[: count - 1])
+        self.assertEqual(list(files.lines_back(0)), [])
+        with self.path.open("ab") as file:
+            file.write(b"x" * 200_000)
+        noise, *rest = files.lines_back(10 * 200_000)
+        self.assertLess(len(noise), 70_000)
+        self.assertEqual(rest, lines)
 
     def test_rotated_by_another(self) -> None:
         """A writer goes on in the file that another has begun."""
@@ -409,7 +432,7 @@ class DamageTests(FilesCase):
             self.assertEqual(stat.S_IMODE((self.state / "audit").stat().st_mode), 0o700)
 
     def test_one_byte_short(self) -> None:
-        """Where there was no room for a newline behind an entry about the trail, the next begins a line all the same."""
+        """Where there was no room for the newline of an entry about the trail, the next begins a line all the same."""
         files = self.files()
         files.append(deed())
         for path in list(self.state.glob("audit/*")):

@@ -1,0 +1,138 @@
+"""
+Gives every session its end in the audit trail, also when the server ended without notice: the next one records it.
+
+The end of the trail tells which sessions were open, but a trail may be very long, and so may a session. So the open
+ones are noted down in a small file as well; and what has happened since that was written is certainly within the last
+L{LOOK_BACK_BYTES} of the trail, of which no more is read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from rdvtwisted.adapters.wholefile import write_whole
+from rdvtwisted.errors import RDVError
+from rdvtwisted.interfaces import IAuditTrail
+from rdvtwisted.openings import Opening, remains
+
+#: In the state directory.
+FILE_NAME = "open-sessions.json"
+#: Seconds between two times that the file is written, if there is something new; its time is renewed as long as
+#: sessions are open, so that the next server knows until when this one was there.
+SAVE_SECONDS = 30.0
+#: Bytes at the end of the trail that are looked at: far more than is written in L{SAVE_SECONDS}, and read in less than
+#: a second.
+LOOK_BACK_BYTES = 32 << 20
+#: Bytes of the largest file that is read: some 250 for each of 40,000 sessions.
+LARGEST_FILE = 10_000_000
+
+
+@define(eq=False)
+class Reckoning:
+    """
+    Notes down a server's open sessions, and closes the former server's.
+
+    @ivar trail: where their ends are recorded.
+    @ivar lines_back: C{lines_back(n)} gives the lines of the trail's last C{n} bytes, the newest first.
+    @ivar open: tells the sessions whose opening is in the trail, and whose end is not.
+    @ivar wall: the wall clock.
+    """
+
+    _log = Logger()
+
+    path: Path
+    trail: IAuditTrail
+    lines_back: Callable[[int], Iterable[bytes]]
+    open: Callable[[], Sequence[Opening]]
+    clock: IReactorTime
+    wall: Callable[[], float]
+    _loop: LoopingCall | None = field(default=None, init=False)
+    _written: Any = field(default=None, init=False)
+    _trouble: str = field(default="", init=False)
+
+    def settle(self) -> None:
+        """Record the ends that a former server owes; before this one has recorded anything."""
+        remembered, saved = self._read()
+        left = remains(self._lines(), remembered)
+        if not left.openings:
+            return
+        signs = [sign for sign in (left.last_sign, saved) if sign is not None]
+        now = self.wall()
+        last_sign = min(now, max(signs)) if signs else None
+        for opening in left.openings:
+            self.trail.record(opening.end(now, last_sign))
+        self._log.warn(
+            "The server before this one ended without notice; sessions that were open then: {count}. Their ends are"
+            " recorded now",
+            count=len(left.openings),
+        )
+
+    def start(self) -> None:
+        """Note down what is open, from now on."""
+        self.save()
+        self._loop = LoopingCall(self.save)
+        self._loop.clock = self.clock
+        self._loop.start(SAVE_SECONDS, now=False)
+
+    def stop(self) -> None:
+        """For the last time. Idempotent."""
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.stop()
+            self.save()
+
+    def save(self) -> None:
+        """Write, if there is something new; that it cannot be written is logged once."""
+        document = [opening.document() for opening in self.open()]
+        try:
+            if document != self._written:
+                write_whole(self.path, json.dumps(document).encode("ascii"))
+                self._written = document
+            elif document:
+                os.utime(self.path)
+            self._trouble = ""
+        except (RDVError, OSError) as error:
+            self._written = None
+            if str(error) != self._trouble:
+                self._log.warn("Which sessions are open is not noted down: {error}", error=str(error))
+            self._trouble = str(error)
+
+    # Inside
+
+    def _lines(self) -> Iterator[bytes]:
+        try:
+            yield from self.lines_back(LOOK_BACK_BYTES)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            self._log.error("The audit trail cannot be read for sessions without end: {reason}", reason=reason)
+
+    def _read(self) -> tuple[list[Opening], float | None]:
+        """What a former server has noted down, and when it did that; without what cannot be understood."""
+        try:
+            with open(self.path, "rb") as file:
+                data = file.read(LARGEST_FILE + 1)
+                saved = os.fstat(file.fileno()).st_mtime
+            document = json.loads(data) if len(data) <= LARGEST_FILE else None
+            problem = "" if isinstance(document, list) else "it is no list, or too large"
+        except FileNotFoundError:
+            return [], None
+        except OSError as error:
+            document, saved, problem = None, 0.0, (error.strerror or str(error)).lower()
+        except (ValueError, RecursionError):
+            document, problem = None, "it is not JSON"
+        found = [Opening.understood(each) for each in document] if isinstance(document, list) else []
+        openings = [each for each in found if each is not None]
+        if not problem and len(openings) < len(found):
+            problem = f"{len(found) - len(openings)} of its {len(found)} entries cannot be understood"
+        if problem:
+            self._log.warn("{path} is damaged: {problem}", path=str(self.path), problem=problem)
+        return openings, saved if openings else None
