@@ -38,7 +38,7 @@ class Administration:
     _started_at: float = field(factory=time.time, init=False)
 
     def status(self) -> Mapping[str, object]:
-        """Version, uptime, ports, counts, whether the audit trail is written and whole, whether tunnels can be ended."""
+        """Version, uptime, ports, counts, whether the audit trail is written and all there, and what lacks for glue."""
         return {
             "version": rdvtwisted.__version__,
             "pid": os.getpid(),

@@ -90,12 +90,10 @@ class KilledTests(ReckoningCase):
         os.utime(self.state / FILE_NAME, (NOW, NOW))
         with capturedLogs() as events:
             server = self.start()
+        open_then = "sessions that were open then: 2"
         self.assertEqual(
             [formatEvent(event) for event in events if event["log_level"] is LogLevel.warn],
-            [
-                "The server before this one ended without notice; sessions that were open then: 2."
-                " Their ends are recorded now"
-            ],
+            [f"The server before this one ended without notice; {open_then}. Their ends are recorded now"],
         )
         self.assertEqual(self.ends(), [("s2", "operator", 0), ("s1", "server-lost", 23_000), ("s3", "server-lost", 0)])
         self.assertEqual(self.entries()[-1]["action"], "server-started")
