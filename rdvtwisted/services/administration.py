@@ -78,6 +78,8 @@ class Administration:
     def refresh(self) -> int:
         """Read the inventory again, drop who may not be here any more, and hold sessions to the access rules."""
         self._inventory.refresh()
+        # Whoever has changed it has recorded that, which is to be missed if it is taken away.
+        self._trail.look()
         self._concessions.review()
         dropped = self._registry.drop_disentitled()
         self._registry.review_access()

@@ -374,6 +374,15 @@ class AdministrationTests(ServerCase):
             status = str(self.administration.status()["audit"])
             self.assertTrue(status.startswith("written; cut off: entries up to 1 were written, and were not"), status)
 
+    def test_trail_of_commands(self) -> None:
+        """What C{rdvctl} has recorded, and has told the server of, cannot be cut off unnoticed either."""
+        with closing(AuditFiles.within(str(self.state))) as command:
+            command.append(Deed("device-added", "admin:ann", 0))
+        self.administration.refresh()
+        [path] = self.state.glob("audit/*")
+        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+        self.assertIn("cut off: entries up to 2", str(self.administration.status()["audit"]))
+
     def test_renew_certificate(self) -> None:
         """The door shows the new certificate from then on."""
         shown: list[Any] = []

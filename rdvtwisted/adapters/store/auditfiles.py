@@ -108,15 +108,15 @@ class AuditFiles:
 
     def look(self, time: float) -> None:
         """
-        See whether what was written is still there. If not, there is an entry on that, and L{loss} says so.
+        See whether what was written is still there, and what others have written. If something is gone, there is an
+        entry on that, and L{loss} says so.
 
         @param time: now, in seconds since the epoch.
         @raise TrailBusy: another writer does not let go.
         @raise StateDirectoryError: the trail cannot be opened.
         @raise OSError: it cannot be read, or written.
         """
-        last = self._tail.last
-        if last is not None and not last.stands(self.path):
+        if self._tail.last is not None:
             self.open()
             with self._alone():
                 self._go_on(time)

@@ -415,7 +415,7 @@ class DamageTests(FilesCase):
         before = self.path.read_bytes()
         files.look(NOW)
         self.assertEqual((self.path.read_bytes(), files.loss), (before, None))
-        lost = Entry.from_line(before.splitlines()[1]).mark
+        lost = Entry.from_line(before.splitlines()[2]).mark
         self.path.unlink()
         files.look(NOW)
         files.look(NOW)
