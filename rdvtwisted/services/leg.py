@@ -120,6 +120,7 @@ class Leg:
     #: The hook C{pre-up} has let the session begin, after which the others are run.
     _begun: bool = field(default=False, init=False)
     _after: Deferred[None] | None = field(default=None, init=False)
+    _over: bool = field(default=False, init=False)
 
     async def run(
         self,
@@ -146,6 +147,7 @@ class Leg:
         except CancelledError:
             return Ending(EndReason.OPERATOR)
         finally:
+            self._over = True
             watch.addErrback(lambda _: None)
             watch.cancel()
         return ending
@@ -205,6 +207,8 @@ class Leg:
         except RDVError as error:
             return Ending(reason_of(error), error)
         up(report)
+        if self._over:  # whoever was told has ended it at once
+            return Ending(EndReason.OPERATOR)
         if self.hooks is not None:
             # Packets flow already, so nobody waits for it; it is ended with the session.
             self._after = Deferred.fromCoroutine(self.hooks.notify("post-up", self.facts))

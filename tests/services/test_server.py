@@ -388,7 +388,7 @@ class AdministrationTests(ServerCase):
         shown: list[Any] = []
         self.patch(type(self.server.door), "show", lambda door, credentials: shown.append(credentials))
         self.assertEqual(
-            self.administration.renew_certificate(), "the TLS door shows a certificate that is valid until 2025-01-30"
+            self.administration.renew_certificate(), "the TLS door shows a certificate that is valid until 2025-02-01"
         )
         self.assertEqual(len(shown), 1)
 

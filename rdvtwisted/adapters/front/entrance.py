@@ -56,8 +56,9 @@ class Entrance(Protocol):
         self._visit.within(limit, lambda: self._refuse(f"no TLS handshake within {limit:g} s"))
 
     def dataReceived(self, data: bytes) -> None:
-        """Go on with the handshake, no further than its end, and only with somebody who is still there."""
-        if departed(self.transport):
+        """Go on with the handshake, no further than its end; begin it only with somebody who is still there."""
+        # Later, what has come in says why they have gone, and costs nothing.
+        if not self._begun and departed(self.transport):
             self.transport.abortConnection()
             return
         self._records.feed(data)
