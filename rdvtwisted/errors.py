@@ -215,6 +215,10 @@ class TunnelFailed(RDVError):
     exit_status = 4
 
 
+class PartnerGone(TunnelFailed):
+    """The other device broke off while the two met: for a reason of its own, which the server may know."""
+
+
 class RoleMismatch(RDVError):
     """The account has the other role."""
 

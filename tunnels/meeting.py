@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from OpenSSL import SSL
 
-from rdvtwisted.errors import TunnelFailed
+from rdvtwisted.errors import PartnerGone, TunnelFailed
 from tunnels.conversation import Conversation, Socket, explain, within
 from tunnels.credentials import PACKET_PROTOCOL, PeerKey
 
@@ -24,7 +24,8 @@ async def meet(reactor: Any, socket: Socket, context: SSL.Context, key: PeerKey,
     @param server: this end is the TLS server.
     @return: the connection, on that socket.
     @raise PeerKeyChanged: the other end has another key than it should.
-    @raise TunnelFailed: it did not come, or broke off, for example because it refuses this end's key.
+    @raise TunnelFailed: it did not come.
+    @raise rdvtwisted.errors.PartnerGone: it broke off, for example because it refuses this end's key.
     """
     connection = SSL.Connection(context, cast(Any, socket))
     if server:
@@ -38,7 +39,7 @@ async def meet(reactor: Any, socket: Socket, context: SSL.Context, key: PeerKey,
             await within(reactor, PARTNER_LIMIT, meeting.heard(), f"{key.peer} did not come to the tunnel")
         await within(reactor, HANDSHAKE_LIMIT, shaken, f"{key.peer} did not finish the TLS handshake")
     except SSL.Error as error:
-        raise key.refusal() or TunnelFailed(f"{key.peer} broke off the TLS handshake: {explain(error)}") from None
+        raise key.refusal() or PartnerGone(f"{key.peer} broke off the TLS handshake: {explain(error)}") from None
     finally:
         shaken.addErrback(lambda failure: None)
         shaken.cancel()

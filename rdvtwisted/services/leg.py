@@ -20,6 +20,7 @@ from rdvtwisted.errors import (
     ConfigError,
     ConnectionLost,
     HookFailed,
+    PartnerGone,
     PeerKeyChanged,
     RDVError,
     RequestRefused,
@@ -140,7 +141,7 @@ class Leg:
         closed = following(self.tunnel.closed).addCallbacks(lambda _: Ending(EndReason.TUNNEL_LOST), _lost)
         try:
             ending = await first([carry, following(watch), closed, *self._unplugged(), *self._unwanted()])
-            broken = ending.reason is EndReason.TUNNEL_LOST or isinstance(ending.error, TicketRefused)
+            broken = ending.reason is EndReason.TUNNEL_LOST or isinstance(ending.error, (TicketRefused, PartnerGone))
             if broken and not watch.called and not self.link.old:
                 # A tunnel ends, or is too late, for some reason that the server knows, or will know in a moment.
                 ending = await self._verdict(watch, ending)

@@ -17,6 +17,7 @@ from rdvtwisted.errors import (
     ConnectionLost,
     NetworkError,
     NoSession,
+    PartnerGone,
     PeerKeyChanged,
     RDVError,
     TicketRefused,
@@ -261,6 +262,21 @@ class LegTests(SynchronousTestCase):
         self.assertNoResult(self.ending)
         self.answer(SessionState.NONE, EndReason.ONSITE_LEFT)
         self.assert_ended(EndReason.ONSITE_LEFT)
+
+    def test_partner_gone(self) -> None:
+        """When the other device breaks off, the operator reads why, as the server knows or else as it was seen."""
+        for answered in (True, False):
+            self.begin(None)
+            self.tunnel.attached.callback("rdv0")
+            self.network.applied.callback(None)
+            self.tunnel.carrying.errback(PartnerGone("rpi1100 broke off"))
+            self.assertNoResult(self.ending)
+            if answered:
+                self.answer(SessionState.NONE, EndReason.HOOK_REFUSED)
+                self.assert_ended(EndReason.HOOK_REFUSED)
+            else:
+                self.clock.advance(VERDICT_SECONDS)
+                self.assert_ended(EndReason.TUNNEL_FAILED, PartnerGone)
 
     def test_ticket_refused(self) -> None:
         """A ticket that is refused though the session is not over is the error."""
