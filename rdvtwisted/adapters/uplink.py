@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import cast
 
 from attrs import define, field
 from cryptography import x509
@@ -11,12 +12,13 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 from twisted.internet.endpoints import wrapClientTLS
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStreamClientEndpoint
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStreamClientEndpoint, ITCPTransport
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from rdvtwisted.adapters.negotiation import MeasuredConnection
 from rdvtwisted.adapters.wholefile import write_whole
 from rdvtwisted.errors import ConnectionLost, ProtocolError, RDVError, ServerKeyChanged, StateDirectoryError
 
@@ -118,7 +120,12 @@ class Authority:
             store.add_cert(crypto.X509.from_cryptography(self._certificate))
         context.set_verify(SSL.VERIFY_PEER, self._verify)
 
+        def cut() -> None:
+            self._log.warn("The server asks for new TLS keys without end: the connection is cut")
+            cast(ITCPTransport, tlsProtocol.transport).abortConnection()
+
         def progress(connection: SSL.Connection, where: int, code: int) -> None:
+            measured.observe(where)
             if where & SSL.SSL_CB_HANDSHAKE_DONE:
                 try:
                     self._settle(connection)
@@ -127,9 +134,10 @@ class Authority:
                     tlsProtocol.failVerification(Failure(error))
 
         context.set_info_callback(progress)
-        connection = SSL.Connection(context, None)
-        connection.set_connect_state()
-        return connection
+        measured = MeasuredConnection(context)
+        measured.on_excess = cut
+        measured.set_connect_state()
+        return measured
 
     def _verify(self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, good: int) -> bool:
         if good:

@@ -17,15 +17,18 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from rdvtwisted.adapters.front.authority import Authority as ServersAuthority
 from rdvtwisted.adapters.front.encryption import Credentials, ServerConnection, door_context
+from rdvtwisted.adapters.negotiation import SPARE_STEPS
 from rdvtwisted.adapters.uplink import Authority, fingerprint
 from rdvtwisted.errors import ConnectionLost, ProtocolError, ServerKeyChanged, StateDirectoryError
 from rdvtwisted.testing.tunnels import identity
+from tests.newkeys import Asker
 
 #: Exchanges after which a handshake in memory goes in circles.
 ROUNDS = 20
@@ -34,9 +37,19 @@ DAY = 86_400.0
 
 @define
 class _Transport:
-    """What of Twisted's TLS transport a connection is told."""
+    """What of Twisted's TLS transport a connection is told; and of the one below it, which is here the same."""
 
     failures: list[Failure] = field(factory=list)
+    cuts: int = 0
+
+    @property
+    def transport(self) -> _Transport:
+        """What carries the TLS."""
+        return self
+
+    def abortConnection(self) -> None:
+        """The connection is cut."""
+        self.cuts += 1
 
     def failVerification(self, failure: Failure) -> None:
         """The connection must not be used."""
@@ -77,8 +90,8 @@ class UplinkCase(SynchronousTestCase):
         context = door_context(credentials, tls12=False, web=False)
         if change is not None:
             change(context)
-        transport = _Transport()
-        client = self.device.clientConnectionForTLS(transport)
+        self.transport = transport = _Transport()
+        self.client = client = self.device.clientConnectionForTLS(transport)  # type: ignore[arg-type]
         server = ServerConnection(context)
         for _ in range(ROUNDS):
             for end in (client, server):
@@ -279,3 +292,31 @@ class HandshakeTests(UplinkCase):
         self.assertIsInstance(error, StateDirectoryError)
         self.assertIn("No such file or directory", str(error))
         self.assertIsNone(self.device.der)
+
+
+class NewKeysTests(UplinkCase):
+    """A server that asks for new keys of the connection."""
+
+    def test_without_end(self) -> None:
+        """One that asks without end, and reads nothing, fills no memory of the device: it is cut off, with one line."""
+        secrets: dict[bytes, bytes] = {}
+
+        def keep(_: SSL.Connection, line: bytes) -> None:
+            name, _client, secret = line.split()
+            secrets[name] = bytes.fromhex(secret.decode())
+
+        credentials = self.server().credentials()
+        self.assertIsNone(self.shake_hands(credentials, lambda context: context.set_keylog_callback(keep)))
+        # Behind its handshake, OpenSSL has sent two session tickets already.
+        asker = Asker(secrets[b"SERVER_TRAFFIC_SECRET_0"], sent=2)
+        self.client.bio_write(asker.ask() + asker.data(b"SSH-2.0-x"))
+        self.assertEqual(self.client.recv(100), b"SSH-2.0-x")
+        self.assertEqual(self.transport.cuts, 0)
+        with capturedLogs() as events:
+            self.client.bio_write(asker.ask(SPARE_STEPS))
+            self.assertRaises(SSL.WantReadError, self.client.recv, 100)
+        self.assertEqual(self.transport.cuts, 1)
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            ["The server asks for new TLS keys without end: the connection is cut"],
+        )

@@ -9,6 +9,7 @@ A client that cannot do ALPN asks for a tunnel by the server's name, C{rdv-tunne
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol
@@ -18,7 +19,7 @@ from rdvtwisted.adapters.front.encryption import SSH, TUNNEL, WEB, Credentials, 
 from rdvtwisted.adapters.front.entrance import Entrance, Passage
 from rdvtwisted.adapters.front.inside import Inside, connect
 from rdvtwisted.adapters.front.turnstile import Turnstile
-from rdvtwisted.adapters.front.visit import Limits, Refused, Visits
+from rdvtwisted.adapters.front.visit import Limits, Refused, Visit, Visits
 from rdvtwisted.interfaces import ITicketOffice
 from rdvtwisted.vestibule import Regulars
 
@@ -54,6 +55,7 @@ class Door(Factory):
         @param regulars: where devices were let in before.
         """
         self.visits = Visits(clock, limits or Limits(), refused, regulars)
+        self._clock = clock
         self._office = office
         self._tls12 = tls12
         self._credentials = credentials
@@ -91,13 +93,20 @@ class Door(Factory):
         visit = self.visits.begin(addr)
         if visit is None:
             return None
-        return Entrance(visit, ServerConnection(self._context), self._let_through)
+        return Entrance(visit, ServerConnection(self._context, self._clock.seconds), self._let_through)
 
     def _let_through(self, transport: ITCPTransport, passage: Passage) -> None:
+        passage.connection.on_excess = partial(_cut, transport, passage.visit)
         self._ways[passage.protocol](transport, passage)
 
     def _tunnel(self, transport: ITCPTransport, passage: Passage) -> None:
         connect(transport, Turnstile(passage, self._office, self._streams))
+
+
+def _cut(transport: ITCPTransport, visit: Visit) -> None:
+    """A client, let through or not yet, negotiates without end."""
+    visit.blame("it asked for new TLS keys too often")
+    transport.abortConnection()
 
 
 class _Server:

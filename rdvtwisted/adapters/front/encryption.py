@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from attrs import frozen
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -9,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import SSL, crypto
 
+from rdvtwisted.adapters.negotiation import MeasuredConnection, measure
 from rdvtwisted.errors import ProtocolError
 from rdvtwisted.values import PublicKey
 
@@ -62,6 +66,7 @@ def door_context(credentials: Credentials, tls12: bool, web: bool) -> SSL.Contex
     context.add_extra_chain_cert(credentials.authority)
     context.set_verify(SSL.VERIFY_NONE, _accept_certificate)
     context.set_tlsext_servername_callback(_hear_name)
+    measure(context)
     served = (TUNNEL, SSH, *WEB) if web else (TUNNEL, SSH)
 
     def choose(connection: SSL.Connection, offered: list[bytes]) -> bytes:
@@ -100,7 +105,7 @@ def _hear_name(connection: SSL.Connection) -> None:
         connection.set_verify(_TUNNEL_VERIFICATION)
 
 
-class ServerConnection(SSL.Connection):
+class ServerConnection(MeasuredConnection):
     """
     The server's end of one TLS connection, in memory.
 
@@ -109,8 +114,8 @@ class ServerConnection(SSL.Connection):
     connection that it gets.
     """
 
-    def __init__(self, context: SSL.Context) -> None:
-        super().__init__(context, None)
+    def __init__(self, context: SSL.Context, seconds: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(context, seconds)
         super().set_accept_state()
 
     def set_accept_state(self) -> None:

@@ -11,7 +11,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from rdvtwisted.adapters.departure import departed
-from rdvtwisted.adapters.front.encryption import asked_for, tls_failure
+from rdvtwisted.adapters.front.encryption import ServerConnection, asked_for, tls_failure
 from rdvtwisted.adapters.front.records import Records
 from rdvtwisted.adapters.front.visit import Visit
 from rdvtwisted.errors import ProtocolError
@@ -41,7 +41,7 @@ class Entrance(Protocol):
     transport: ITCPTransport
 
     def __init__(
-        self, visit: Visit, connection: SSL.Connection, through: Callable[[ITCPTransport, Passage], None]
+        self, visit: Visit, connection: ServerConnection, through: Callable[[ITCPTransport, Passage], None]
     ) -> None:
         self._visit = visit
         self._connection = connection
@@ -108,7 +108,7 @@ class Passage:
     """What an entrance passes on."""
 
     visit: Visit
-    connection: SSL.Connection
+    connection: ServerConnection
     #: What has come in behind the handshake.
     records: Records
     #: What the client asks for: an ALPN name, or empty.

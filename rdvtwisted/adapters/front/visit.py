@@ -108,6 +108,11 @@ class Visit:
             self.end()
             self.visits.report(self.address, reason)
 
+    def blame(self, reason: str) -> None:
+        """End it with a log line, also of somebody who was let through before."""
+        self.end()
+        self.visits.report(self.address, reason)
+
     def _late(self, late: Callable[[], None]) -> None:
         self._timer = None
         late()

@@ -74,6 +74,7 @@ class TLSClient:
         version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
         authority: str | None = None,
         name: str | None = None,
+        keylog: Path | None = None,
     ) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
@@ -85,6 +86,8 @@ class TLSClient:
         context.minimum_version = context.maximum_version = version
         if alpn:
             context.set_alpn_protocols(alpn)
+        if keylog is not None:
+            context.keylog_filename = str(keylog)
         if identity is not None:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder, "identity.pem")
@@ -105,6 +108,8 @@ class TLSClient:
             if not self.shaken:
                 self.tls.do_handshake()
                 self.shaken = True
+                # All that it is for is in the file, which is closed by this.
+                self.tls.context.keylog_filename = None  # type: ignore[assignment]
             while not self.closed:
                 text = self.tls.read(65536)
                 self.received += text

@@ -24,11 +24,13 @@ from rdvtwisted.adapters.front.door import Door
 from rdvtwisted.adapters.front.inside import Inside
 from rdvtwisted.adapters.front.turnstile import LINE_LIMIT, Turnstile
 from rdvtwisted.adapters.front.visit import Limits
+from rdvtwisted.adapters.negotiation import SPARE_STEPS
 from rdvtwisted.interfaces import ITicketOffice, ITunnelSeat
 from rdvtwisted.origin import origin
 from rdvtwisted.vestibule import PROGRESS_SECONDS
 from tests.adapters.front.clients import Identity, Office, Seat, TLSClient, Wire, converse
 from tests.adapters.front.sockets import tcp_pair
+from tests.newkeys import REQUEST_BYTES, Asker
 
 #: What is told of those for whom there is no room.
 CROWDED = "too many connections have not shown what they are"
@@ -129,6 +131,12 @@ class DoorTestCase(SynchronousTestCase):
         wire = self.arrive()
         self.converse(client, wire)
         return wire
+
+    def asking(self, *alpn: str, identity: Identity | None = None) -> tuple[Wire, Asker]:
+        """A client whose handshake is done; what it says from now on, the last one says."""
+        keylog = Path(self.mktemp())
+        wire = self.connect(TLSClient(*alpn, identity=identity, keylog=keylog))
+        return wire, Asker.of_client(keylog)
 
     def converse(self, client: TLSClient, wire: Wire) -> None:
         """All that can be said is said."""
@@ -290,6 +298,28 @@ class InsideTests(DoorTestCase):
         connection.renegotiate()
         errors = [error for error in (turn() for _ in range(4)) if error]
         self.assertIn("no renegotiation", str(errors))
+
+    def test_new_keys_without_end(self) -> None:
+        """A client that asks for new keys without end, and reads nothing, fills no memory: it is cut off."""
+        wire, asker = self.asking("ssh")
+        for _ in range(100):
+            wire.protocol.dataReceived(asker.ask(1000))
+            if wire.disconnecting:
+                break
+        self.assertTrue(wire.disconnecting)
+        self.assertLess(len(wire.value()), 1001 * REQUEST_BYTES)
+        self.assert_refused(wire, "it asked for new TLS keys too often")
+        self.assertTrue(self.ssh.made[-1].lost)
+
+    def test_new_keys_now_and_then(self) -> None:
+        """A client that asks for new keys every minute, far more often than any does, may do so for ever."""
+        wire, asker = self.asking("ssh")
+        for _ in range(1000):
+            self.clock.advance(60)
+            wire.protocol.dataReceived(asker.ask())
+            wire.clear()
+        wire.protocol.dataReceived(asker.data(b"still here"))
+        self.assertEqual((self.ssh.made[-1].received, self.refusals), (b"still here", []))
 
     def test_post_quantum(self) -> None:
         """A client that knows it gets the hybrid key exchange."""
@@ -717,6 +747,18 @@ class TunnelTests(DoorTestCase):
         _, wire = self.tunnel()
         wire.lose()
         self.assert_refused(wire, "closed before its tunnel began")
+
+    def test_new_keys_without_end(self) -> None:
+        """Who asks for new keys without end is cut off, before its ticket and behind it."""
+        for ticket in ((), (b"RDV-TUNNEL/1 good\n",)):
+            self.refusals.clear()
+            wire, asker = self.asking("rdv-tunnel/1", identity=self.identity)
+            for line in ticket:
+                wire.protocol.dataReceived(asker.data(line))
+            wire.clear()
+            wire.protocol.dataReceived(asker.ask(SPARE_STEPS))
+            self.assert_refused(wire, "it asked for new TLS keys too often")
+        self.assertEqual(self.seat.streams, [])
 
     def test_slow_ticket(self) -> None:
         """Who shows no ticket in its time is closed."""

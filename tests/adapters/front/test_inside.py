@@ -20,10 +20,12 @@ from rdvtwisted.adapters.front.authority import Authority
 from rdvtwisted.adapters.front.door import Door
 from rdvtwisted.adapters.front.stream import UNSENT_LIMIT, InsideStream, TunnelStream
 from rdvtwisted.adapters.front.turnstile import Turnstile
+from rdvtwisted.adapters.negotiation import SPARE_STEPS
 from rdvtwisted.interfaces import ITunnelStream
 from tests.adapters.front.clients import Identity, Office, Seat, TLSClient
 from tests.adapters.front.sockets import adopt, descriptors, device_and_stream, released, settled
 from tests.adapters.front.test_door import Greeters
+from tests.newkeys import Asker
 
 reactor: Any = global_reactor
 
@@ -142,12 +144,12 @@ class InsideTests(TestCase):
         await maybeDeferred(self.port.stopListening)
         self.assertEqual((self.refusals, len(self.door.visits)), ([], 0))
 
-    async def arrive(self, behind: bytes = b"") -> tuple[Device, InsideStream]:
+    async def arrive(self, behind: bytes = b"", keylog: Path | None = None) -> tuple[Device, InsideStream]:
         """A device that has shown its ticket, and its stream."""
         seat = Seat(inside=True)
         device = Device("one", behind)
         identity = Identity()
-        device.client = TLSClient(identity=identity, name="rdv-tunnel")
+        device.client = TLSClient(identity=identity, name="rdv-tunnel", keylog=keylog)
         self.office.tickets["one"] = (identity.public, seat)
         adopt(socket.create_connection(("127.0.0.1", self.port.getHost().port)), device)
         self.devices.append(device)
@@ -241,6 +243,21 @@ class InsideTests(TestCase):
         taker = Taker()
         stream.deliver(taker)
         await taker.lost
+
+    async def test_new_keys_without_end(self) -> None:
+        """A device that asks for new keys without end, and does not read, is cut off, and that is told."""
+        keylog = Path(self.mktemp())
+        device, stream = await self.arrive(keylog=keylog)
+        taker = Taker()
+        stream.deliver(taker)
+        asker = Asker.of_client(keylog, sent=1)
+        device.transport.pauseProducing()
+        device.transport.write(asker.ask(SPARE_STEPS))
+        self.assertIsInstance(await taker.lost, ConnectionLost)
+        device.transport.abortConnection()
+        (refusal,) = self.refusals
+        self.assertEqual(refusal[3], "it asked for new TLS keys too often")
+        self.refusals.clear()
 
     async def test_socket(self) -> None:
         """A dead device is noticed, small packets leave at once, and few bytes wait unsent."""
