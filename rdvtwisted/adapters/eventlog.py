@@ -1,11 +1,12 @@
-"""Events as log lines, one each; but refusals only so many, as anybody can cause them."""
+"""Events as log lines, one each; but only so many of one device or door, as whoever is there can cause them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
-from attrs import define, fields
+from attrs import fields, frozen
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -20,14 +21,16 @@ from rdvtwisted.events import (
     SessionUp,
 )
 from rdvtwisted.interfaces import IEventSink
+from rdvtwisted.ration import Ration
 
 #: Characters of one text in a log line: what a peer says must not fill the disk.
 LONGEST_TEXT = 200
 
-#: Refusals at one door, or of sessions, that get a line of their own in an interval of so many seconds; the others
-#: are counted.
+#: Lines in a minute: on refusals at one door, or of sessions to one master; on one device that comes and goes; and on
+#: sessions of one master. What is beyond is counted.
 MOST_REFUSALS = 20
-INTERVAL_SECONDS = 60.0
+MOST_MOVES = 20
+MOST_SESSION_LINES = 30
 
 _FORMATS: dict[type, str] = {
     DeviceArrived: "{device} ({role}) arrived from {address} through {door} with key {fingerprint}",
@@ -46,12 +49,30 @@ _FORMATS: dict[type, str] = {
 }
 
 
-@define
-class _Refusals:
-    """Those at one door, in the present interval."""
+@frozen
+class _Topic:
+    """Of what there are so many lines for each subject."""
 
-    since: float
-    count: int = 0
+    lines: int
+    #: The line on C{more} of them, for C{subject}.
+    more: str
+
+
+_AT_DOORS = _Topic(MOST_REFUSALS, "refused at {subject}: {more} more")
+_DENIALS = _Topic(MOST_REFUSALS, "sessions refused to {subject}: {more} more")
+_MOVES = _Topic(MOST_MOVES, "{subject} arrived or left {more} more times")
+_SESSIONS = _Topic(MOST_SESSION_LINES, "sessions of {subject} were opened, came up or ended {more} more times")
+
+#: For each kind of event what bounds its lines, and whose they are.
+_BOUNDS: dict[type, tuple[_Topic, Callable[[Any], str]]] = {
+    DeviceArrived: (_MOVES, lambda event: event.device),
+    DeviceLeft: (_MOVES, lambda event: event.device),
+    SessionOpened: (_SESSIONS, lambda event: event.session.master),
+    SessionRefused: (_DENIALS, lambda event: event.master),
+    SessionUp: (_SESSIONS, lambda event: event.session.master),
+    SessionEnded: (_SESSIONS, lambda event: event.session.master),
+    EntryRefused: (_AT_DOORS, lambda event: event.door),
+}
 
 
 @implementer(IEventSink)
@@ -59,8 +80,9 @@ class EventLog:
     """
     Writes each event as one line of the log, its fields beside it.
 
-    Of refusals beyond L{MOST_REFUSALS} only the number is written, before the
-    first one of a later interval: no flood of strangers fills a disk.
+    Of those beyond what one subject has in a minute only the number is written,
+    before its first one of a later minute: no flood fills a disk. The audit
+    trail tells of them, too, as L{rdvtwisted.chronicle} has it.
     """
 
     def __init__(self, log: Logger | None = None, seconds: Callable[[], float] = time.monotonic) -> None:
@@ -68,28 +90,20 @@ class EventLog:
         @param seconds: the time, by a clock that nobody sets.
         """
         self._log = log or Logger(namespace="rdvtwisted.events")
-        self._seconds = seconds
-        self._refusals: dict[str, _Refusals] = {}
+        topics = {topic for topic, _ in _BOUNDS.values()}
+        self._rations = {topic: Ration(seconds, topic.lines) for topic in topics}
 
     def emit(self, event: Event) -> None:
         """Take note of C{event}; see L{IEventSink}."""
-        if isinstance(event, (EntryRefused, SessionRefused)) and not self._is_worth(event):
+        topic, whose = _BOUNDS[type(event)]
+        subject = whose(event)
+        line, untold = self._rations[topic].take(subject)
+        if untold:
+            self._log.info(topic.more, subject=_shown(subject), more=untold)
+        if not line:
             return
         values = {each.name: _shown(getattr(event, each.name)) for each in fields(type(event))}
         self._log.info(_FORMATS[type(event)], **values)
-
-    def _is_worth(self, event: EntryRefused | SessionRefused) -> bool:
-        """Whether a refusal gets a line."""
-        now = self._seconds()
-        where = event.door if isinstance(event, EntryRefused) else "sessions"
-        refusals = self._refusals.setdefault(where, _Refusals(now))
-        if now - refusals.since >= INTERVAL_SECONDS:
-            more = refusals.count - MOST_REFUSALS
-            if more > 0:
-                self._log.info("refused at {door}: {more} more", door=where, more=more)
-            self._refusals[where] = refusals = _Refusals(now)
-        refusals.count += 1
-        return refusals.count <= MOST_REFUSALS
 
 
 def _shown(value: object) -> object:

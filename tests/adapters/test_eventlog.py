@@ -4,13 +4,31 @@ from __future__ import annotations
 
 from typing import get_args
 
+from attrs import evolve
 from twisted.logger import LogEvent, Logger, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from rdvtwisted.adapters.eventlog import _FORMATS, INTERVAL_SECONDS, MOST_REFUSALS, EventLog
-from rdvtwisted.events import DeviceArrived, DeviceLeft, EntryRefused, Event, SessionEnded, SessionOpened, SessionUp
+from rdvtwisted.adapters.eventlog import (
+    _BOUNDS,
+    _FORMATS,
+    MOST_MOVES,
+    MOST_REFUSALS,
+    MOST_SESSION_LINES,
+    EventLog,
+)
+from rdvtwisted.events import (
+    DeviceArrived,
+    DeviceLeft,
+    EntryRefused,
+    Event,
+    SessionEnded,
+    SessionOpened,
+    SessionRefused,
+    SessionUp,
+)
 from rdvtwisted.interfaces import IEventSink
+from rdvtwisted.ration import INTERVAL_SECONDS
 from rdvtwisted.values import EndReason, Mode, Role, SessionState, SessionView
 
 SESSION = SessionView(
@@ -34,6 +52,7 @@ class EventLogTests(SynchronousTestCase):
     def test_every_event(self) -> None:
         """No kind of event lacks a line."""
         self.assertEqual(set(_FORMATS), set(get_args(Event)))
+        self.assertEqual(set(_BOUNDS), set(get_args(Event)))
 
     def test_lines(self) -> None:
         """The lines say what happened, to whom and from where."""
@@ -74,20 +93,62 @@ class EventLogTests(SynchronousTestCase):
         logged = self.logged(EntryRefused("ssh", "192.0.2.1:4711", "x" * 100_000, "no"))
         self.assertLess(len(formatEvent(logged)), 300)
 
+    def flood(self, log: EventLog, times: int, *events: Event) -> list[str]:
+        """Lines that are written when the same happens so many times."""
+        with capturedLogs() as logged:
+            for _ in range(times):
+                for event in events:
+                    log.emit(event)
+        return [str(formatEvent(each)) for each in logged]
+
     def test_flood_of_refusals(self) -> None:
         """Whoever is refused again and again fills no disk: from some number on only the count is written."""
         now = [0.0]
         log = EventLog(Logger("events"), lambda: now[0])
 
         def refuse(door: str, times: int) -> list[str]:
-            with capturedLogs() as events:
-                for _ in range(times):
-                    log.emit(EntryRefused(door, "192.0.2.1:1", "", "an SSH client says otherwise"))
-            return [str(formatEvent(event)) for event in events]
+            return self.flood(log, times, EntryRefused(door, "192.0.2.1:1", "", "an SSH client says otherwise"))
 
         self.assertEqual(len(refuse("ssh", 5000)), MOST_REFUSALS)
         self.assertEqual(len(refuse("tls", 1)), 1)
         now[0] = INTERVAL_SECONDS
         self.assertEqual(refuse("ssh", 1)[0], f"refused at ssh: {5000 - MOST_REFUSALS} more")
         self.assertEqual(len(refuse("tls", 1)), 1)
-        self.assertEqual(log._refusals.keys(), {"ssh", "tls"})
+
+    def test_flood_of_arrivals(self) -> None:
+        """So does a device that comes and goes without end; lines on others remain, and its own when it has calmed."""
+        now = [0.0]
+        log = EventLog(Logger("events"), lambda: now[0])
+
+        def visits(device: str, times: int) -> list[str]:
+            arrived = DeviceArrived(device, Role.ONSITE, "192.0.2.1:1", "ssh", "SHA256:abc")
+            return self.flood(log, times, arrived, DeviceLeft(device, Role.ONSITE, "goodbye"))
+
+        self.assertEqual(len(visits("rpi1100", 1000)), MOST_MOVES)
+        self.assertEqual(len(visits("rpi1102", 1)), 2)
+        now[0] = INTERVAL_SECONDS
+        lines = visits("rpi1100", 1)
+        self.assertEqual(len(lines), 3)
+        self.assertEqual(lines[0], f"rpi1100 arrived or left {2000 - MOST_MOVES} more times")
+
+    def test_flood_of_sessions(self) -> None:
+        """So does a master that selects without end, and one that is denied what it wants."""
+        now = [0.0]
+        log = EventLog(Logger("events"), lambda: now[0])
+
+        def sessions(times: int, master: str = "rpi1101") -> list[str]:
+            session = evolve(SESSION, master=master)
+            events = SessionOpened(session), SessionUp(session), SessionEnded(session, EndReason.OPERATOR)
+            return self.flood(log, times, *events)
+
+        def denied(times: int, master: str = "rpi1101") -> list[str]:
+            return self.flood(log, times, SessionRefused(master, "rpi1100", "192.0.2.1:1", "no rule allows it"))
+
+        self.assertEqual((len(sessions(1000)), len(denied(1000))), (MOST_SESSION_LINES, MOST_REFUSALS))
+        self.assertEqual((len(sessions(1, "rpi1103")), len(denied(1, "rpi1103"))), (3, 1))
+        now[0] = INTERVAL_SECONDS
+        self.assertEqual(
+            sessions(1)[0],
+            f"sessions of rpi1101 were opened, came up or ended {3000 - MOST_SESSION_LINES} more times",
+        )
+        self.assertEqual(denied(1)[0], f"sessions refused to rpi1101: {1000 - MOST_REFUSALS} more")

@@ -6,9 +6,10 @@ from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-#: Lines for one device in an interval of so many seconds; what is beyond is counted.
+from rdvtwisted.ration import Ration
+
+#: Lines for one device in a minute; what is beyond is counted.
 LINES_PER_DEVICE = 5
-INTERVAL_SECONDS = 60.0
 
 #: Requests that stock clients make whoever the server is, and do not need: not worth a line. OpenSSH sends variables
 #: and says what it will not do; PuTTY measures the line with a request that nobody knows.
@@ -43,13 +44,6 @@ def _shown(name: bytes) -> str:
     return ascii(name[:_LONGEST_NAME])[1:]
 
 
-@define
-class _Count:
-    since: float
-    lines: int = 0
-    untold: int = 0
-
-
 @define(eq=False)
 class Denials:
     """All that is refused at a server; of what has no line the number is told with the device's next one."""
@@ -57,8 +51,10 @@ class Denials:
     _log = Logger()
 
     _clock: IReactorTime
-    #: The number of accounts bounds it.
-    _counts: dict[str, _Count] = field(factory=dict, init=False)
+    _ration: Ration = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._ration = Ration(self._clock.seconds, LINES_PER_DEVICE)
 
     def add(self, device: str, what: str, reason: str = "") -> None:
         """
@@ -66,16 +62,11 @@ class Denials:
 
         @param what: that, printable and of bounded length; as is C{reason}, if there is one.
         """
-        now = self._clock.seconds()
-        count = self._counts.get(device)
-        if count is None or now - count.since >= INTERVAL_SECONDS:
-            if count is not None and count.untold:
-                self._log.info("{device} was refused {count} more things before", device=device, count=count.untold)
-            count = self._counts[device] = _Count(now)
-        if count.lines >= LINES_PER_DEVICE:
-            count.untold += 1
+        line, untold = self._ration.take(device)
+        if untold:
+            self._log.info("{device} was refused {count} more things before", device=device, count=untold)
+        if not line:
             return
-        count.lines += 1
         colon = ": " if reason else ""
         self._log.info(
             "{device} was refused {what}{colon}{reason}", device=device, what=what, colon=colon, reason=reason

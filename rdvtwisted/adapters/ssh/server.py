@@ -33,6 +33,7 @@ from rdvtwisted.adapters.ssh.transport import SecureTransport
 from rdvtwisted.adapters.ssh.wire import Reader, string
 from rdvtwisted.interfaces import IDesk, ILine, IReception
 from rdvtwisted.origin import address_text
+from rdvtwisted.ration import Ration
 from rdvtwisted.values import Device, PublicKey
 from rdvtwisted.vestibule import Vestibule
 
@@ -40,6 +41,8 @@ from rdvtwisted.vestibule import Vestibule
 HEARD_SECONDS = 1.0
 #: Seconds that a device has to answer when there is reason to doubt that it is still there.
 DOUBT_SECONDS = 8.0
+#: Lines in a minute on connections of one account that were ended here.
+FAREWELLS = 5
 #: Characters of an account's name that are logged.
 LONGEST_ACCOUNT = 64
 
@@ -105,8 +108,13 @@ class ServerTransport(SecureTransport, conch.SSHServerTransport):
         super().sendDisconnect(reason, desc)
 
     def tell(self, reason: str) -> None:
-        """One line about a device; a stranger's comes with its refusal."""
-        if self.logged_in:
+        """One line about a device, unless it has had many lately; a stranger's comes with its refusal."""
+        if not self.logged_in:
+            return
+        line, untold = self.server.farewells.take(self.account or "")
+        if untold:
+            self.log.info("{count} more SSH connections of {device} were ended", count=untold, device=self.account)
+        if line:
             super().tell(reason)
 
     def put_out(self) -> None:
@@ -267,6 +275,7 @@ class SSHServer:
     @ivar vestibule: those who have not logged in yet.
     @ivar lodgers: those who have.
     @ivar denials: what those were refused.
+    @ivar farewells: for each account, the lines on connections that were ended here.
     @ivar lines: the connections that are here, logged in or not.
     """
 
@@ -278,6 +287,7 @@ class SSHServer:
     vestibule: Vestibule = field(init=False)
     lodgers: Lodgers = field(init=False)
     denials: Denials = field(init=False)
+    farewells: Ration = field(init=False)
     lines: set[ServerTransport] = field(factory=set, init=False)
     private_keys: dict[bytes, Key] = field(factory=dict, init=False)
     public_keys: dict[bytes, Key] = field(factory=dict, init=False)
@@ -289,6 +299,7 @@ class SSHServer:
     def __attrs_post_init__(self) -> None:
         self.lodgers = Lodgers(self.settings.connections, self.settings.connections_per_account)
         self.denials = Denials(self.clock)
+        self.farewells = Ration(self.clock.seconds, FAREWELLS)
         self.vestibule = Vestibule(
             self.settings.strangers,
             self.settings.strangers_per_address,

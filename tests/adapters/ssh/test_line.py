@@ -9,11 +9,14 @@ from twisted.logger import LogLevel, globalLogPublisher
 from zope.interface.verify import verifyObject
 
 from rdvtwisted.adapters.eventlog import EventLog
+from rdvtwisted.adapters.ssh.server import FAREWELLS
+from rdvtwisted.adapters.ssh.signatures import PrivateKey
 from rdvtwisted.adapters.ssh.wire import boolean, string
 from rdvtwisted.errors import ConnectionLost, LanAddressMissing
 from rdvtwisted.events import EntryRefused
+from rdvtwisted.ration import INTERVAL_SECONDS
 from rdvtwisted.shell.shell import Action, Shell
-from tests.adapters.ssh.world import STRANGER, Listener, MemoryReception, World
+from tests.adapters.ssh.world import ED25519, RSA, STRANGER, Listener, MemoryReception, World
 
 
 class LivenessTests(World):
@@ -276,3 +279,21 @@ class LogTests(World):
         self.client_end.send(numbers.MSG_CHANNEL_REQUEST, b"\0\0\0\7" + string(b"x") + boolean(True))
         self.pump()
         self.assertEqual(lines, ["SSH connection with 192.0.2.7:4711 is ended: it named a channel that does not exist"])
+
+    def test_misbehaviour_without_end(self) -> None:
+        """One that comes back to do so again and again is few lines, and then their number; others have their own."""
+
+        def misbehave(times: int, key: PrivateKey = ED25519, account: str = "rpi1100") -> list[str]:
+            lines = self.record()
+            for _ in range(times):
+                self.log_in(key, account)
+                self.client_end.send(numbers.MSG_CHANNEL_REQUEST, b"\0\0\0\7" + string(b"x") + boolean(True))
+                self.pump()
+            return [line for line in lines if "ended" in line]
+
+        self.assertEqual(len(misbehave(40)), FAREWELLS)
+        self.assertEqual(len(misbehave(1, RSA, "rpi0900")), 1)
+        self.clock.advance(INTERVAL_SECONDS)
+        counted, told = misbehave(1)
+        self.assertEqual(counted, f"{40 - FAREWELLS} more SSH connections of rpi1100 were ended")
+        self.assertEqual(told, "SSH connection with 192.0.2.7:4711 is ended: it named a channel that does not exist")
