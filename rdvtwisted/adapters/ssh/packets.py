@@ -25,8 +25,14 @@ from rdvtwisted.origin import address_text
 #: Bytes of the largest packet we take: from a stranger (RFC 4253, section 6.1, asks for 35,000), and afterwards.
 STRANGER_PACKET = 40_000
 LARGEST_PACKET = 264_000
+#: Packets, and bytes of them, that a stranger may send until it is logged in. Clients that try many keys, each large,
+#: send a tenth of it.
+STRANGER_PACKETS = 200
+STRANGER_BYTES = 1 << 18
 #: Bytes of replies that may wait for a peer that does not read, or that is slow to exchange keys.
 LARGEST_BACKLOG = 1 << 20
+#: Bytes that a message which is kept takes beside its payload: the objects that hold it.
+KEPT_BYTES = 100
 #: Seconds that a peer has to take leave before the connection is cut.
 GOODBYE_SECONDS = 5.0
 
@@ -64,6 +70,10 @@ class PacketTransport(conch.SSHTransportBase):
     #: Why the connection ends, in words, once that is known.
     end_reason = ""
     packet_limit = STRANGER_PACKET
+    #: Whether authentication is over; nobody exchanges keys anew before.
+    logged_in = False
+    _strange_packets = 0
+    _strange_bytes = 0
     congested = False
     closing = False
     _carried = 0
@@ -179,7 +189,7 @@ class PacketTransport(conch.SSHTransportBase):
             return
         if self._keyExchangeState != self._KEY_EXCHANGE_NONE and not self._allowedKeyExchangeMessageType(number):
             payload = b"".join(parts)
-            self._backlog += len(payload)
+            self._backlog += len(payload) + KEPT_BYTES
             self._blockedByKeyExchange.append((number, payload))
         else:
             self._emit(number, *parts)
@@ -228,6 +238,8 @@ class PacketTransport(conch.SSHTransportBase):
                     raise ProtocolError(f"it sent an SSH packet of {size} bytes")
                 if not size or len(inbox) - at < size:
                     break
+                if not self.logged_in:
+                    self._count_strange(size)
                 payload = self._opener.open(self.incomingPacketSequence, inbox, at, size)
                 at += size
                 self.incomingPacketSequence = (self.incomingPacketSequence + 1) & _SEQUENCE_MASK
@@ -237,6 +249,14 @@ class PacketTransport(conch.SSHTransportBase):
             del inbox[:at]
         if at and not self.closing:
             self.heard()
+
+    def _count_strange(self, size: int) -> None:
+        self._strange_packets += 1
+        self._strange_bytes += size
+        if self._strange_packets > STRANGER_PACKETS:
+            raise ProtocolError(f"it sent more than {STRANGER_PACKETS} SSH packets before it was logged in")
+        if self._strange_bytes > STRANGER_BYTES:
+            raise ProtocolError(f"it sent more than {STRANGER_BYTES >> 10} KiB before it was logged in")
 
     def heard(self) -> None:
         """At least one whole packet has come."""

@@ -46,8 +46,6 @@ class SecureTransport(PacketTransport):
 
     #: The message, 30 or 31, by which the other end takes part in a key exchange.
     exchange_message: int
-    #: Whether authentication is over; nobody exchanges keys anew before.
-    logged_in = False
     _strict = False
     _encrypted = False
     _next_opener: ciphers.Opener | None = None

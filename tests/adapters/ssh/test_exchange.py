@@ -6,6 +6,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from twisted.conch.ssh import connection
 from twisted.conch.ssh import transport as conch
 from twisted.internet.defer import succeed
 from twisted.internet.protocol import Factory
@@ -13,6 +14,12 @@ from twisted.internet.protocol import Factory
 from rdvtwisted.adapters.ssh import ciphers
 from rdvtwisted.adapters.ssh.algorithms import CTR, GCM
 from rdvtwisted.adapters.ssh.client import ClientTransport
+from rdvtwisted.adapters.ssh.packets import (
+    KEPT_BYTES,
+    LARGEST_BACKLOG,
+    STRANGER_BYTES,
+    STRANGER_PACKETS,
+)
 from rdvtwisted.adapters.ssh.settings import ClientSettings, ServerSettings
 from rdvtwisted.adapters.ssh.wire import boolean, string, uint32
 from rdvtwisted.errors import ConnectionLost
@@ -124,6 +131,23 @@ class RekeyTests(World):
         self.pump()
         self.assertEqual(self.desk.left, ["the key exchange took longer than 30 s"])
 
+    def test_answers_kept(self) -> None:
+        """Nor does it ask for answers meanwhile until they fill the memory, however short they are."""
+        self.log_in()
+        self.client_end.sendKexInit = lambda: None  # type: ignore[method-assign]
+        self.client_end.ssh_KEXINIT = lambda packet: None  # type: ignore[method-assign]
+        self.server_end.rekey()
+        self.pump()
+        most = LARGEST_BACKLOG // KEPT_BYTES
+        asked = 0
+        while not self.server_end.closing and asked <= most + 500:
+            for _ in range(500):
+                self.client_end.send(connection.MSG_GLOBAL_REQUEST, string(b""), boolean(True))
+            asked += 500
+            self.pump()
+        self.assertTrue(self.server_end.closing)
+        self.assertEqual(self.desk.left, ["it does not read what it is sent"])
+
     def test_another_host_key(self) -> None:
         """The server's key cannot change while the connection lives."""
         self.log_in()
@@ -231,6 +255,43 @@ class HostileExchangeTests(World):
                 self.say(server, number, self.kexinit() if number == 20 else string(b""))
             self.assertTrue(server.closing, numbers)
             self.pump_.flush()
+
+    def test_idle_talk_without_end(self) -> None:
+        """A stranger who talks and talks, in many packets or in large ones, is sent away soon."""
+        for size, most, reason in (
+            (0, STRANGER_PACKETS, f"it sent more than {STRANGER_PACKETS} SSH packets before it was logged in"),
+            (30_000, STRANGER_BYTES // 30_000, "it sent more than 256 KiB before it was logged in"),
+        ):
+            self.reception.refusals.clear()
+            server = self.stranger()
+            talk = b"".join(ciphers.PlainSealer().seal(0, bytes((conch.MSG_IGNORE,)), string(bytes(size))))
+            server.dataReceived(talk * most)
+            self.assertFalse(server.closing)
+            server.dataReceived(talk * 4000)
+            self.assertTrue(server.closing)
+            self.assertEqual(server.incomingPacketSequence, most)
+            self.pump_.flush()
+            self.assertEqual([refusal[3] for refusal in self.reception.refusals], [reason])
+
+    def test_much_to_say(self) -> None:
+        """A client that talks a good deal before it logs in, as some do, logs in; then there is no such limit."""
+
+        def talk(client: ClientTransport, packets: int) -> None:
+            for _ in range(packets):
+                client.send(conch.MSG_IGNORE, string(bytes(1000)))
+
+        secured = ClientTransport.secured
+
+        def talkative(client: ClientTransport) -> None:
+            talk(client, STRANGER_PACKETS * 3 // 4)
+            secured(client)
+
+        self.patch(ClientTransport, "secured", talkative)
+        link = self.log_in()
+        talk(self.client_end, STRANGER_PACKETS * 2)
+        self.pump()
+        self.assertFalse(self.server_end.closing)
+        self.result(link.disconnect())
 
     def test_no_common_algorithm(self) -> None:
         """Who knows none of our algorithms is told so."""
