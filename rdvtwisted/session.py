@@ -25,6 +25,11 @@ from rdvtwisted.values import EndReason, Lease, Role, SessionState, SessionView
 #: For what a session waits whose site is asked.
 CONSENT = "consent"
 
+#: Seconds by which the end of a session must move for its devices to be told, who ask for it then; how often in a row
+#: they are told at once; and seconds for one time more. What moves meanwhile is told together.
+LEAST_MOVE = 1.0
+MOVES_IN_A_ROW = 4
+MOVE_SECONDS = 5.0
 
 #: Seconds after the loss of a tunnel in which it may turn out that it was its device that was lost.
 INQUEST_SECONDS = 0.2
@@ -186,6 +191,11 @@ class Session:
     #: When it is to be over, as each device says; and what ends it then.
     _limits: dict[Role, float] = field(factory=dict, init=False)
     _end: IDelayedCall | None = field(default=None, init=False)
+    #: The end that the devices were told of last, and when; how often in a row they may be yet; and what tells them.
+    _told_end: float | None = field(default=None, init=False)
+    _told_at: float = field(default=0.0, init=False)
+    _tellings: float = field(default=MOVES_IN_A_ROW, init=False)
+    _telling: IDelayedCall | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.seats = {role: Seat(self, role) for role in Role}
@@ -222,6 +232,21 @@ class Session:
         if self._end is not None:
             self._end.cancel()
         self._end = self._clock.callLater(self.left() or 0.0, self._over)
+        if self._telling is None:
+            self._tell_end()
+
+    def _tell_end(self) -> None:
+        """Tell the devices when it is to be over, if they do not know that; as soon as it is time to."""
+        self._telling = None
+        end = min(self._limits.values())
+        if self._told_end is not None and abs(end - self._told_end) < LEAST_MOVE:
+            return
+        now = self._clock.seconds()
+        tellings = min(MOVES_IN_A_ROW, self._tellings + (now - self._told_at) / MOVE_SECONDS)
+        if tellings < 1:
+            self._telling = self._clock.callLater((1 - tellings) * MOVE_SECONDS, self._tell_end)
+            return
+        self._tellings, self._told_at, self._told_end = tellings - 1, now, end
         self.grant_number += 1
         self._world.regranted(self)
 
@@ -333,9 +358,10 @@ class Session:
         self.junction.stop()
 
     def _forget_end(self) -> None:
-        end, self._end = self._end, None
-        if end is not None:
-            end.cancel()
+        for call in (self._end, self._telling):
+            if call is not None:
+                call.cancel()
+        self._end = self._telling = None
 
     def _release(self) -> None:
         self._forget_end()

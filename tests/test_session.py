@@ -17,7 +17,16 @@ from rdvtwisted.errors import RequestRefused
 from rdvtwisted.interfaces import ITunnelSeat
 from rdvtwisted.junction import RelayJunction
 from rdvtwisted.scope import ALL, Scope
-from rdvtwisted.session import INQUEST_SECONDS, IJunction, IJunctionListener, ISessionWorld, Session, Terms
+from rdvtwisted.session import (
+    INQUEST_SECONDS,
+    MOVE_SECONDS,
+    MOVES_IN_A_ROW,
+    IJunction,
+    IJunctionListener,
+    ISessionWorld,
+    Session,
+    Terms,
+)
 from rdvtwisted.testing.streams import MemoryRelay, MemoryStream
 from rdvtwisted.values import EndReason, Lease, Mode, Role, SessionState
 
@@ -192,6 +201,44 @@ class SessionTests(SynchronousTestCase):
         self.clock.advance(1)
         self.assertIs(self.session.reason, EndReason.TIME_LIMIT)
         self.session.limit(Role.MASTER, 5.0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def told(self) -> int:
+        """How often the world was told that something else may be done, since the last time."""
+        told = sum(event.startswith("grant") for event in self.world.events)
+        self.world.events.clear()
+        return told
+
+    def test_limits_that_hardly_move(self) -> None:
+        """A device that says what is known, give or take less than a second, has nobody told, unless it creeps away."""
+        self.bring_up()
+        self.session.limit(Role.MASTER, 3600.0)
+        self.assertEqual(self.told(), 1)
+        for second in range(100):
+            self.clock.advance(1)
+            self.session.limit(Role.MASTER, 3600.0 - second - 0.5)
+        self.assertEqual(self.told(), 0)
+        for step in range(1, 101):
+            self.session.limit(Role.MASTER, 3500.0 + step / 100)
+        self.assertEqual(self.told(), 1)
+
+    def test_limits_without_end(self) -> None:
+        """A master that moves the end again and again has its onsite told seldom, and at last what holds."""
+        self.bring_up()
+        for number in range(3200):
+            self.session.limit(Role.MASTER, 3600.0 + number % 7 * 10)
+            self.clock.advance(1 / 32)
+        self.assertLessEqual(self.told(), MOVES_IN_A_ROW + 100 / MOVE_SECONDS)
+        self.session.limit(Role.MASTER, 1000.0)
+        self.clock.advance(MOVE_SECONDS)
+        self.assertEqual(self.told(), 1)
+        self.assertEqual(self.session.left(), 1000.0 - MOVE_SECONDS)
+        self.clock.advance(100)
+        self.assertEqual(self.told(), 0)
+        for number in range(MOVES_IN_A_ROW + 1):
+            self.session.limit(Role.MASTER, 100.0 + number * 10)
+        self.assertEqual(self.told(), MOVES_IN_A_ROW)
+        self.session.end(EndReason.OPERATOR)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_limit_is_forgotten(self) -> None:
