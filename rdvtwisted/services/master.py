@@ -313,13 +313,10 @@ class MasterService(Service):
         say("Ctrl-C ends the session")
 
     def _tell_limits(self, leg: Leg) -> None:
-        """What the server's access rules leave of the session, if not everything."""
+        """What the server's access rules leave of the LAN, if not everything; when the session ends is told apart."""
         boundary = leg.boundary
         if boundary is not None and boundary.scope != ALL:
             self.console.say(f"The access rules let you reach: {boundary.places}")
-        if boundary is not None and boundary.ends_at is not None:
-            left = boundary.ends_at - self.equipment.reactor.seconds()
-            self.console.say(f"The access rules end the session in {duration(max(0.0, left))}")
 
     def _conclude(self, onsite: str, ending: Ending, lost: RDVError | None, leg: Leg | None, seconds: float) -> None:
         """Tell how it ended; an end that nobody wanted is the command's failure."""
