@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,8 +52,8 @@ class LocalAccess:
         if self.file is None:
             return LocalRules(self.scope)
         try:
-            found = os.stat(self.file)
-            seen = found.st_mtime_ns, found.st_ino, found.st_size, found.st_mode, found.st_uid
+            found = rootfile.require(self.file)
+            seen = found.st_mtime_ns, found.st_ctime_ns, found.st_dev, found.st_ino, found.st_size
             if seen != self._seen:
                 # What cannot be used is looked at again.
                 self._seen = None
@@ -65,8 +64,6 @@ class LocalAccess:
             if self.required:
                 raise ConfigError("access", f"there is no file {self.file}") from None
             return LocalRules(self.scope)
-        except OSError as error:
-            raise ConfigError("access", f"cannot look at {self.file}: {error.strerror}") from None
         except ConfigError as error:
             raise ConfigError(f"access.{error.key}", f"{error.problem} (in {self.file})") from None
         return self._rules

@@ -109,6 +109,21 @@ class FileTests(FolderCase):
         self.folder.chmod(0o777)
         self.assertIsNone(file.left())
 
+    def test_lure(self) -> None:
+        """In a directory such as C{/tmp} anybody can make a link to a file of root's, which is not root's word."""
+        self.folder.chmod(0o1777)
+        path = self.folder / "consent"
+        path.symlink_to("/proc/version")
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+        self.assertIsNone(ConsentFile(path, 60.0, lambda: 0.0).left())
+        program = self.folder / "pre-up"
+        program.symlink_to("/bin/true")
+        os.chown(program, NOBODY, NOBODY, follow_symlinks=False)
+        hooks = Hooks(self.programs, self.clock, self.folder, 10.0)
+        refused = Deferred.fromCoroutine(hooks.require("pre-up", {}))
+        self.assertIn("does not belong to root", str(self.failureResultOf(refused, HookFailed).value))
+        self.assertEqual(self.programs.started, [])
+
 
 class ProgramTests(FolderCase):
     """The program that is asked."""

@@ -84,6 +84,26 @@ class LocalAccessTests(SynchronousTestCase):
         self.path.unlink()
         self.assertEqual(access.rules(), LocalRules())
 
+    def test_replaced(self) -> None:
+        """What others can have put in its place permits nothing, and is not waited for; nor does an older answer hold."""
+        self.write("allow = []")
+        access = LocalAccess(self.path, required=True)
+        self.assertEqual(access.rules().scope, Scope.of([]))
+        folder = self.path.parent
+        folder.chmod(0o777)
+        self.assertRaises(ConfigError, access.rules)
+        folder.chmod(0o1777)
+        (folder / "open.toml").touch()
+        self.path.unlink()
+        self.path.symlink_to("open.toml")
+        os.chown(self.path, 65534, 65534, follow_symlinks=False)
+        self.assertRaises(ConfigError, access.rules)
+        self.path.unlink()
+        folder.chmod(0o700)
+        os.mkfifo(self.path)
+        error = self.assertRaises(ConfigError, access.rules)
+        self.assertEqual(str(error), f"setting access.file: {self.path} is no file (in {self.path})")
+
 
 class _Link:
     """A server that grants what the test says."""
