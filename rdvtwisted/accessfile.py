@@ -94,6 +94,8 @@ def load(text: str) -> Policy:
         tree: dict[str, Any] = tomllib.loads(text)
     except ValueError as error:  # TOMLDecodeError, or a number of too many digits
         raise RuleFileError(f"it is not TOML: {error}") from None
+    except RecursionError:
+        raise RuleFileError("it is nested too deeply") from None
     places = _Places(text)
     for key in tree:
         if key not in ("groups", "rule"):

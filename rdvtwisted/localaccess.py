@@ -96,6 +96,8 @@ def parse(text: str) -> LocalRules:
         tree: dict[str, Any] = tomllib.loads(text)
     except ValueError as error:  # TOMLDecodeError, or a number of too many digits
         raise ConfigError("file", f"it is not TOML: {error}") from None
+    except RecursionError:
+        raise ConfigError("file", "it is nested too deeply") from None
     found: dict[str, Any] = {}
     for name, value in tree.items():
         if name not in _SETTINGS:

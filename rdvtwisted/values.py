@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 import struct
@@ -86,7 +85,7 @@ class PublicKey:
             raise InvalidValue("public key", line, "it should read: algorithm base64 [comment]")
         try:
             key = cls.from_blob(base64.b64decode(words[1], validate=True))
-        except binascii.Error:
+        except ValueError:  # binascii.Error, or of what is not even ASCII
             raise InvalidValue("public key", line, "its second word is not base64") from None
         if key.algorithm != words[0]:
             raise InvalidValue("public key", line, f"it says {words[0]} but holds {key.algorithm}")

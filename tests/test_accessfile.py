@@ -127,6 +127,9 @@ class AccessFileTests(SynchronousTestCase):
         error = self.assertRaises(RuleFileError, load, "#\nno toml\n")
         self.assertTrue(str(error).startswith("invalid file of rules: it is not TOML: "), str(error))
         self.assertIn("line 2", str(error))
+        for deep in ("a=" + "[" * 100_000, "a=" + "{a=" * 100_000):
+            error = self.assertRaises(RuleFileError, load, deep)
+            self.assertEqual(str(error), "invalid file of rules: it is nested too deeply")
 
     def test_place(self) -> None:
         """A device that is named in a file is found there, whole and in quotes."""

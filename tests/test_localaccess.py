@@ -72,6 +72,7 @@ class FileTests(SynchronousTestCase):
         many = ", ".join(['"*"'] * (MOST_ENTRIES + 1))
         self.assertRefused("deny: it has more than 10000 entries", f"deny = [{many}]")
         self.assertIn("file: it is not TOML: ", str(self.assertRaises(ConfigError, parse, "no toml")))
+        self.assertRefused("file: it is nested too deeply", "a=" + "[" * 100_000)
 
     @settings(max_examples=100, derandomize=True, deadline=None)
     @given(st.text(alphabet='alowdenym =[]"\n#1.0:/tcp*', max_size=80))

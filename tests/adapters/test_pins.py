@@ -85,7 +85,8 @@ class KnownPeersTests(SynchronousTestCase):
 
     def test_damaged(self) -> None:
         """A line that is no pin is named, and nothing is guessed."""
-        for line in ("rpi1100", f"No-id {KEY.line}", "rpi1100 ssh-ed25519 AAAA", "rpi1100 ssh-ed25519 %%%", "\xff"):
+        words = ("rpi1100 ssh-ed25519 AAAA", "rpi1100 ssh-ed25519 %%%", "rpi1100 ssh-ed25519 äAAA")
+        for line in ("rpi1100", f"No-id {KEY.line}", *words, "\xff"):
             self.path.write_text(f"rpi1101 {OTHER.line}\n{line}\n")
             error = self.assertRaises(InvalidValue, self.peers.read)
             self.assertTrue(str(error).startswith(f"invalid line 2 of {self.path} "), str(error))

@@ -57,6 +57,8 @@ class LineTests(SynchronousTestCase):
     def test_no_key(self) -> None:
         """What is no key at all is refused."""
         self.assertRefused("it should read: algorithm base64 [comment]", "hello")
+        self.assertRefused("its second word is not base64", "ssh-ed25519 äAAAA")
+        self.assertRefused("its second word is not base64", "ssh-ed25519 \ufffd\ufffdAAAA")
 
     def test_private_key(self) -> None:
         """A private key is refused before anything of it is shown."""
