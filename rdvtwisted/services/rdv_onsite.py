@@ -17,6 +17,7 @@ from rdvtwisted.adapters.control_client import ControlClient, ServerNotRunning
 from rdvtwisted.errors import InvalidValue, RDVError
 from rdvtwisted.services.console import duration
 from rdvtwisted.services.device import default_state_directory
+from rdvtwisted.services.printing import printed
 from rdvtwisted.values import Role
 
 #: Exit status of a command that was not done, and of a command line that makes no sense.
@@ -96,7 +97,7 @@ def main(
         with redirect_stdout(out), redirect_stderr(errors):
             arguments = _parser().parse_args(argv)
     except SystemExit as end:
-        return MISUSED if end.code else 0
+        return MISUSED if end.code else _printed(out, errors)
     try:
         details: dict[str, object] = {}
         if arguments.verb == "grant" and arguments.span is not None:
@@ -121,5 +122,12 @@ def main(
         return NOT_DONE
     if arguments.verb == "status":
         answer = json.dumps(answer, indent=2) if arguments.json else describe(answer)
-    out.write(f"{answer}\n")
-    return 0
+    return _printed(out, errors, f"{answer}\n")
+
+
+def _printed(out: TextIO, errors: TextIO, *lines: str) -> int:
+    """Say it; the exit status."""
+    problem = printed(out, lines)
+    if problem:
+        errors.write(f"rdv-onsite: error: {problem}\n")
+    return NOT_DONE if problem else 0

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 
 from rdvtwisted.adapters.store.settings import read_settings
 from rdvtwisted.errors import RDVError
 from rdvtwisted.services.administrator import Administrator, Terminal, UsageError
+from rdvtwisted.services.printing import printed
 from rdvtwisted.services.rdvctl_arguments import parser
 
 #: Exit status of a command that was not done, and of a command line that makes no sense.
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None, terminal: Terminal | None = None) ->
         with redirect_stdout(terminal.stdout), redirect_stderr(terminal.stderr):
             arguments = parser().parse_args(argv)
     except SystemExit as end:
-        return MISUSED if end.code else 0
+        return MISUSED if end.code else _printed(terminal, (), 0)
     overrides = {} if arguments.state_dir is None else {"state_directory": arguments.state_dir}
     notes: list[str] = []
     try:
@@ -42,17 +42,20 @@ def main(argv: Sequence[str] | None = None, terminal: Terminal | None = None) ->
         return MISUSED if isinstance(error, UsageError) else NOT_DONE
     _warn(terminal, notes)
     text = json.dumps(answer.document, indent=2) if arguments.json else answer.text
+    return _printed(terminal, [text + "\n"] if answer.lines is None else answer.lines, answer.exit_status)
+
+
+def _printed(terminal: Terminal, lines: Iterable[str], exit_status: int) -> int:
+    """Say it; the exit status, which is another one if that cannot be done."""
     try:
-        terminal.stdout.writelines([text + "\n"] if answer.lines is None else answer.lines)
-        terminal.stdout.flush()
+        problem = printed(terminal.stdout, lines)
     except RDVError as error:
-        terminal.stderr.write(f"rdvctl: error: {error}\n")
+        # From what is read while it is written.
+        problem = str(error)
+    if problem:
+        terminal.stderr.write(f"rdvctl: error: {problem}\n")
         return NOT_DONE
-    except BrokenPipeError:
-        # The reader has seen enough. Python would complain when it flushes once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), terminal.stdout.fileno())
-    status: int = answer.exit_status
-    return status
+    return exit_status
 
 
 def _warn(terminal: Terminal, notes: Sequence[str]) -> None:
