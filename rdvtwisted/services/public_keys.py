@@ -9,13 +9,14 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
 from rdvtwisted.errors import InvalidValue
+from rdvtwisted.services import namedfile
 from rdvtwisted.values import PublicKey
 
 #: What a device may log in with.
 ALGORITHMS = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa")
 #: Bits below which an RSA key can be had by others (NIST SP 800-131A).
 LEAST_RSA_BITS = 2048
-#: Characters of a file of public keys.
+#: Bytes of a file of public keys.
 LARGEST_FILE = 65536
 
 
@@ -53,8 +54,8 @@ def keys_of_file(path: str, stdin: TextIO) -> list[PublicKey]:
         if path == "-":
             text = stdin.read(LARGEST_FILE)
         else:
-            with open(path, encoding="utf-8") as file:
-                text = file.read(LARGEST_FILE)
+            with namedfile.opened(path) as file:
+                text = file.read(LARGEST_FILE).decode("utf-8")
     except UnicodeDecodeError:
         raise InvalidValue("key file", path, "it is not text") from None
     except OSError as error:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from argparse import Namespace
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from rdvtwisted.access import EVERYBODY, GROUP_SIGN, Effect, Grant, Policy, Rule
 from rdvtwisted.accessfile import LARGEST_FILE, RuleFileError, dump, load, moment, place
 from rdvtwisted.adapters.store.inventory import SqlInventory
 from rdvtwisted.errors import InvalidValue, RDVError
 from rdvtwisted.scope import ALL, EVERYWHERE, Destination, Scope
+from rdvtwisted.services import namedfile
 from rdvtwisted.services.administrator import Administrator, Answer, UsageError, reading_arguments
 from rdvtwisted.services.moments import moment_to_come
 from rdvtwisted.services.tables import table
@@ -116,10 +116,7 @@ def export(admin: Administrator, arguments: Namespace) -> Answer:
         policy = inventory.policy()
     text = dump(policy)
     if arguments.file not in (None, "-"):
-        try:
-            Path(arguments.file).write_text(text, "utf-8")
-        except OSError as error:
-            raise RDVError(f"cannot write {arguments.file}: {(error.strerror or str(error)).lower()}") from None
+        namedfile.export(arguments.file, [text.encode("utf-8")], 0o666)
         text = f"{_count(len(policy.rules), 'rule')} written to {arguments.file}."
     groups = {name: list(members) for name, members in policy.groups.items()}
     return Answer({"groups": groups, "rules": [document(rule) for rule in policy.rules]}, text.rstrip("\n"))
@@ -138,6 +135,9 @@ def import_(admin: Administrator, arguments: Namespace) -> Answer:
             for id in members:
                 if inventory.device(id) is None:
                     raise RuleFileError(f"there is no device {id!r}", place(text, id))
+        if before.rules and not policy.rules and not arguments.remove_all:
+            gone = f"there is no rule in it, and {len(before.rules)} would be gone; with --remove-all it is so"
+            raise RuleFileError(gone)
         inventory.replace_policy(policy)
     number = _count(len(policy.rules), "rule")
     digest = hashlib.sha256(dump(policy).encode("utf-8")).hexdigest()
@@ -314,7 +314,7 @@ def _read(admin: Administrator, file: str) -> str:
         if file == "-":
             text = admin.terminal.stdin.read(LARGEST_FILE + 1)
         else:
-            with open(file, "rb") as opened:
+            with namedfile.opened(file) as opened:
                 text = opened.read(LARGEST_FILE + 1).decode("utf-8")
     except OSError as error:
         raise RDVError(f"cannot read {file}: {(error.strerror or str(error)).lower()}") from None

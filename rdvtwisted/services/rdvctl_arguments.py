@@ -231,6 +231,7 @@ def _access_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
         "rdvctl access import access.toml",
     )
     import_.add_argument("file", metavar="FILE", help="as rdvctl access export writes it; - for standard input")
+    import_.add_argument("--remove-all", action="store_true", help="also if there is no rule in it: none is left")
     _group_commands(_group(commands, "group", "Groups of devices, which rules name as @NAME."))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from argparse import Namespace
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +12,7 @@ from attrs import define, field
 from rdvtwisted.adapters.store.auditfiles import AuditFiles
 from rdvtwisted.audit import Entry, InvalidEntry, Mark, timestamp
 from rdvtwisted.errors import InvalidValue, RDVError
+from rdvtwisted.services import namedfile
 from rdvtwisted.services.administrator import Administrator, Answer, reading_arguments
 from rdvtwisted.services.console import amount, duration
 from rdvtwisted.services.moments import moment_gone
@@ -92,15 +92,15 @@ def export(admin: Administrator, arguments: Namespace) -> Answer:
     if arguments.file in (None, "-"):
         return Answer(None, "", lines=(line.decode("ascii", "backslashreplace") for line in lines))
     number = 0
-    try:
-        # For those whose business the trail is: it has addresses of people in it.
-        descriptor = os.open(arguments.file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "wb") as file:
-            for line in lines:
-                number += 1
-                file.write(line)
-    except OSError as error:
-        raise RDVError(f"cannot write {arguments.file}: {(error.strerror or str(error)).lower()}") from None
+
+    def counted() -> Iterator[bytes]:
+        nonlocal number
+        for line in lines:
+            number += 1
+            yield line
+
+    # For those whose business the trail is: it has addresses of people in it.
+    namedfile.export(arguments.file, counted(), 0o600)
     selection.warn(admin)
     words = "1 line" if number == 1 else f"{number} lines"
     return Answer({"lines": number, "file": arguments.file}, f"{words} written to {arguments.file}.")
@@ -187,7 +187,7 @@ def _file_lines(admin: Administrator, file: str) -> Iterator[bytes]:
             if file == "-":
                 lines = (line.encode("utf-8", "surrogateescape") for line in admin.terminal.stdin)
             else:
-                lines = stack.enter_context(open(file, "rb"))
+                lines = stack.enter_context(namedfile.opened(file))
             yield from lines
     except OSError as error:
         raise RDVError(f"cannot read {file}: {(error.strerror or str(error)).lower()}") from None

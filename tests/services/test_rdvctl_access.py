@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
+import stat
 import tempfile
 from contextlib import closing
 from pathlib import Path
@@ -286,8 +289,9 @@ class FileTests(AccessTestCase):
         self.access("deny", "*", "*")
         self.assertEqual(self.access("import", str(self.file)), "1 rule in place of 2.\n")
         self.assertEqual(self.rules(), before)
-        self.assertEqual(self.run_("access", "import", "-", stdin=""), 0)
+        self.assertEqual(self.run_("access", "import", "-", "--remove-all", stdin=""), 0)
         self.assertEqual(self.rules(), [])
+        self.assertEqual(self.access("import", os.devnull), "0 rules in place of 0.\n")
         self.assertEqual(self.run_("access", "import", "-", stdin=exported), 0)
         self.assertEqual(self.rules(), before)
 
@@ -311,3 +315,37 @@ class FileTests(AccessTestCase):
         self.refused(f"cannot write {self.file}/x: no such file or directory", "export", f"{self.file}/x")
         self.file.write_bytes(b"\xff")
         self.refused("invalid file of rules: it is not UTF-8 text", "import", str(self.file))
+
+    def test_empty(self) -> None:
+        """A file without a rule, or a pipe that nobody writes into, takes no rule away unless that is asked for."""
+        before = self.rules()
+        words = "there is no rule in it, and 1 would be gone; with --remove-all it is so"
+        pipe = Path(self.mktemp())
+        os.mkfifo(pipe)
+        self.file.write_text('[groups]\nlyon = ["rpi1"]\n')
+        for path in (os.devnull, str(pipe), str(self.file)):
+            self.refused(f"invalid file of rules: {words}", "import", path)
+        self.assertEqual(self.rules(), before)
+
+    def test_interrupted(self) -> None:
+        """An export that cannot be finished leaves the former one whole; a link stays one."""
+        self.access("export", str(self.file))
+        before = self.file.read_bytes()
+        link = Path(self.mktemp())
+        link.symlink_to(self.file.absolute())
+        self.access("deny", "*", "*")
+        synced = os.fsync
+
+        def full(descriptor: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        self.patch(os, "fsync", full)
+        self.refused(f"cannot write {link}: no space left on device", "export", str(link))
+        self.assertEqual(self.file.read_bytes(), before)
+        self.patch(os, "fsync", synced)
+        self.file.chmod(0o640)
+        self.access("export", str(link))
+        self.assertIn("deny", self.file.read_text())
+        self.assertEqual((link.is_symlink(), stat.S_IMODE(self.file.stat().st_mode)), (True, 0o640))
+        self.assertEqual(self.access("export", os.devnull), f"2 rules written to {os.devnull}.\n")
+        self.assertTrue(stat.S_ISCHR(os.stat(os.devnull).st_mode))

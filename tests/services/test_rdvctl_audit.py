@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -170,6 +171,24 @@ class ReadingTests(TrailCase):
     def test_export_refused(self) -> None:
         """A file that cannot be written is told."""
         self.refused("cannot write /nonexistent/file: no such file or directory", "export", "/nonexistent/file")
+
+    def test_export_interrupted(self) -> None:
+        """One that cannot be finished leaves the former one whole, and no half of another."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        file = folder / "out"
+        self.audit("export", str(file))
+        whole = file.read_bytes()
+
+        def full(descriptor: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        self.patch(os, "fsync", full)
+        self.refused(f"cannot write {file}: no space left on device", "export", "--session", "s1", str(file))
+        self.path.unlink()
+        self.path.mkdir()
+        self.refused(f"cannot read {self.path.parent}: is a directory", "export", str(file))
+        self.assertEqual((file.read_bytes(), list(folder.iterdir())), (whole, [file]))
 
     def test_unreadable(self) -> None:
         """What cannot be read is told, whatever is asked."""
