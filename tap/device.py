@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from attrs import evolve
 from twisted.python import usage
 
 from rdvtwisted.errors import InvalidValue
@@ -23,48 +24,49 @@ from rdvtwisted.services.device import (
 from rdvtwisted.values import Role, device_id
 from tap.options import CommandOptions
 
-#: Bounds of --silence: below, a slow line is taken for a dead one; above, routers forget a connection that is idle.
+#: Seconds that a session is given at least: one that is over before it is up cannot be told from one that has failed.
+LEAST_SESSION_SECONDS = 1.0
 #: Seconds that a hook may be given; the server waits this long for a session to be built.
 MOST_HOOK_SECONDS = 45.0
+#: Bounds of --silence: below, a slow line is taken for a dead one; above, routers forget a connection that is idle.
 LEAST_SILENCE, MOST_SILENCE = 3.0, 3600.0
 
 
-def seconds(option: str) -> Callable[[str], float | None]:
+def _number(text: str) -> float:
+    """The number that a text holds; if there is none, that which is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def seconds(option: str, least: float = 0.0) -> Callable[[str], float | None]:
     """
     How a time limit is read that C{option} gives: a number of seconds, negative for none, as old wrappers write it.
 
-    What is returned raises L{usage.UsageError} if it is no number.
+    What is returned raises L{usage.UsageError} if it is no number, or below C{least} without being negative.
     """
+    bound = f", at least {least:g}" if least else ""
 
     def read(text: str) -> float | None:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            raise usage.UsageError(f"{option} {text}: give a number of seconds; a negative one means no limit")
+        value = _number(text)
+        if not math.isfinite(value) or 0 <= value < least:
+            raise usage.UsageError(f"{option} {text}: give a number of seconds{bound}; a negative one means no limit")
         return None if value < 0 else value
 
     return read
 
 
-def span(option: str, most: float) -> Callable[[str], float]:
-    """How a number of seconds from 1 to C{most} is read that C{option} gives."""
+def span(option: str, most: float, least: float = 1.0) -> Callable[[str], float]:
+    """How a number of seconds from C{least} to C{most} is read that C{option} gives."""
 
     def read(text: str) -> float:
-        value = seconds(option)(text)
-        if value is None or not 1 <= value <= most:
-            raise usage.UsageError(f"{option} {text}: give a number of seconds from 1 to {most:g}")
+        value = _number(text)
+        if not least <= value <= most:
+            raise usage.UsageError(f"{option} {text}: give a number of seconds from {least:g} to {most:g}")
         return value
 
     return read
-
-
-def _silence(text: str) -> float:
-    value = seconds("--silence")(text)
-    if value is None or not LEAST_SILENCE <= value <= MOST_SILENCE:
-        raise usage.UsageError(f"--silence {text}: give a number of seconds from {LEAST_SILENCE:g} to {MOST_SILENCE:g}")
-    return value
 
 
 class DeviceOptions(CommandOptions):
@@ -95,9 +97,15 @@ class DeviceOptions(CommandOptions):
             "t",
             SESSION_SECONDS,
             "End each session after so many seconds; a negative number: no end of this device's own.",
-            seconds("--session-time"),
+            seconds("--session-time", LEAST_SESSION_SECONDS),
         ],
-        ["silence", None, SILENCE_SECONDS, "Seconds of silence until the server is connected to anew.", _silence],
+        [
+            "silence",
+            None,
+            SILENCE_SECONDS,
+            "Seconds of silence until the server is connected to anew.",
+            span("--silence", MOST_SILENCE, LEAST_SILENCE),
+        ],
         ["state-dir", "s", None, "Directory for the key and what is pinned."],
         ["identity", None, None, "Private key file. [default: STATE-DIR/identity]"],
         ["known-hosts", None, None, "The server's SSH host keys. [default: STATE-DIR/known_hosts]"],
@@ -106,8 +114,9 @@ class DeviceOptions(CommandOptions):
         [
             "hooks",
             None,
-            str(HookSettings().directory),
-            "Directory of programs that are run before and after a session.",
+            None,
+            "Directory of programs that are run before and after a session."
+            f" [default: {HookSettings().directory}, if there]",
         ],
         [
             "hook-time",
@@ -154,7 +163,9 @@ class DeviceOptions(CommandOptions):
 
     def hooks(self) -> HookSettings:
         """Where the hooks are."""
-        return HookSettings(Path(self["hooks"]).absolute(), self["hook-time"])
+        named = self["hooks"]
+        usual = HookSettings(seconds=self["hook-time"])
+        return evolve(usual, directory=Path(named).absolute(), required=True) if named else usual
 
     def settings(self) -> DeviceSettings:
         """The settings that these options make."""

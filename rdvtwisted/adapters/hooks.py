@@ -89,6 +89,18 @@ class Hooks:
     seconds: float = HOOK_SECONDS
     _turn: defer.DeferredLock = field(factory=defer.DeferredLock, init=False)
 
+    def problems(self) -> list[str]:
+        """What is there and would not be run now, and why: a line each."""
+        found = []
+        for name in HOOKS:
+            try:
+                rootfile.require(self.directory / name)
+            except FileNotFoundError:
+                continue
+            except ConfigError as error:
+                found.append(f"{self.directory / name} will not be run: {error.problem}")
+        return found
+
     async def require(self, name: str, environment: Mapping[str, str]) -> None:
         """
         Run a hook, if it is there.

@@ -13,7 +13,7 @@ from rdvtwisted.errors import ConfigError
 MOST_LINKS = 40
 #: What nobody but the owner may have of such a file and of the directories on the way to it.
 _WRITABLE = stat.S_IWGRP | stat.S_IWOTH
-#: How one step of the way is taken: nothing is followed, nor opened as open(2) would, which may wait for a pipe's writer.
+#: How one step of the way is taken: no link is followed, and no pipe opened, whose writer would be waited for.
 _STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 #: How a file is opened that may not be what it was when it was looked at.
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -90,8 +90,8 @@ def _open(path: Path, owners: Collection[int], flags: int | None) -> int:
             try:
                 found = os.fstat(step)
                 _check(there, found, owners)
-                # Into a directory with the sticky bit others can put a file or link of root's, by a hard link, or out of
-                # a directory of their own that it was left in. A directory of root's they can put nowhere.
+                # Into a directory with the sticky bit others can put a file or link of root's, by a hard link, or out
+                # of a directory of their own that it was left in. A directory of root's they can put nowhere.
                 if loose and not stat.S_ISDIR(found.st_mode):
                     cure = "keep it in a directory that only root can write"
                     raise ConfigError("file", f"others than root can have put {there} there: {cure}")

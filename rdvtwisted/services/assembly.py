@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Iterable, Sequence
@@ -211,13 +212,14 @@ def make_onsite(
     console = Console(_log_line, _log_complaint, report)
     _check_named(settings, backends or ())
     console.check()
+    _check_hooks(hooks)
     equipment = _equipment(settings, reactor or global_reactor())
     if access is not None:
         access.rules()
         equipment.access = access
     require_net_admin()
     _require_backends(equipment, backends or ())
-    equipment.hooks = _hooks(equipment, hooks)
+    equipment.hooks = _hooks(equipment, hooks, console)
     asked = _consent(equipment, consent)
     path = str(settings.state / SOCKET)
     socket = ControlService(equipment.reactor, equipment.reactor, path, partial(perform, asked), "--state-dir")
@@ -237,8 +239,19 @@ def make_onsite(
     )
 
 
-def _hooks(equipment: Equipment, settings: HookSettings) -> Hooks:
-    return Hooks(equipment.programs, equipment.reactor, settings.directory, settings.seconds)
+def _check_hooks(settings: HookSettings) -> None:
+    """
+    @raise ConfigError: the directory is not there, and should be.
+    """
+    if settings.required and not os.path.isdir(settings.directory):
+        raise ConfigError("--hooks", f"there is no directory {settings.directory}")
+
+
+def _hooks(equipment: Equipment, settings: HookSettings, console: Console) -> Hooks:
+    hooks = Hooks(equipment.programs, equipment.reactor, settings.directory, settings.seconds)
+    for line in hooks.problems():
+        console.complain(line)
+    return hooks
 
 
 def _consent(equipment: Equipment, settings: ConsentSettings) -> Consent:
@@ -282,11 +295,12 @@ def make_master(
     console = Console(say, complain, report) if terminal else Console(_log_line, _log_complaint, report)
     _check_named(settings, wanted.backends or ())
     console.check()
+    _check_hooks(hooks)
     equipment = _equipment(settings, reactor)
     if wanted.onsite is not None:
         require_net_admin()
         _require_backends(equipment, wanted.backends or ())
-    equipment.hooks = _hooks(equipment, hooks)
+    equipment.hooks = _hooks(equipment, hooks, console)
     return MasterService(
         equipment=equipment,
         console=console,

@@ -139,10 +139,15 @@ class ConsentSettings:
 
 @frozen
 class HookSettings:
-    """Where a device's hooks are, and for how many seconds each may run."""
+    """
+    Where a device's hooks are, and for how many seconds each may run.
+
+    @ivar required: the directory has to be there.
+    """
 
     directory: Path = USUAL_DIRECTORY
     seconds: float = HOOK_SECONDS
+    required: bool = False
 
 
 def make_state_directory(path: Path) -> None:

@@ -186,8 +186,13 @@ class HooksTests(FolderCase):
         return Deferred.fromCoroutine(self.hooks.require(name, {"RDV_SESSION": "s1"}))
 
     def test_none(self) -> None:
-        """None is no failure."""
+        """None is no failure; a link that leads to none is one, and is known beforehand."""
         self.successResultOf(self.run_hook())
+        self.assertEqual(self.hooks.problems(), [])
+        (self.folder / "pre-up").symlink_to("gone")
+        line = f"{self.folder}/pre-up leads to {self.folder}/gone, which is not there"
+        self.assertIn(line, str(self.failureResultOf(self.run_hook(), HookFailed).value))
+        self.assertEqual(self.hooks.problems(), [f"{self.folder}/pre-up will not be run: {line}"])
 
     def test_run(self) -> None:
         """It is told its name; its status is what counts, in one line."""

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from functools import partial
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
 
 from attrs import evolve
 from twisted.internet.testing import MemoryReactorClock
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from rdvtwisted.adapters.backends import Discovery
 from rdvtwisted.errors import ConfigError, InvalidValue, MissingPrivilege, MissingProgram, RDVError, StateDirectoryError
 from rdvtwisted.services import assembly
 from rdvtwisted.services.assembly import inform, load_identity, make_master, make_onsite
-from rdvtwisted.services.device import ConsentSettings, DeviceSettings
+from rdvtwisted.services.device import ConsentSettings, DeviceSettings, HookSettings
 from rdvtwisted.services.master import MasterService, MasterSettings
 from rdvtwisted.services.onsite import OnsiteService
 from rdvtwisted.values import Missing, Role
@@ -126,10 +129,16 @@ class DeviceTests(AssemblyCase):
             **{"interface": None, "session_seconds": None, "report": None, "reactor": self.reactor, **options},
         )
 
-    def master(self, terminal: bool = True, report: Path | None = None, **wishes: Any) -> MasterService:
+    def master(
+        self,
+        terminal: bool = True,
+        report: Path | None = None,
+        hooks: HookSettings = HookSettings(),  # noqa: B008 - it is immutable
+        **wishes: Any,
+    ) -> MasterService:
         """A master."""
-        settings = evolve(self.settings, role=Role.MASTER)
-        return make_master(settings, MasterSettings(**wishes), report=report, terminal=terminal, reactor=self.reactor)
+        settings, wanted = evolve(self.settings, role=Role.MASTER), MasterSettings(**wishes)
+        return make_master(settings, wanted, report=report, terminal=terminal, hooks=hooks, reactor=self.reactor)
 
     def assert_refused(self, error: type[RDVError], text: str, make: Any, *args: Any, **keywords: Any) -> None:
         """One clear line."""
@@ -210,6 +219,24 @@ class DeviceTests(AssemblyCase):
         self.settings = evolve(self.settings, state=self.folder.absolute() / ("deep" * 30))
         text = f"setting --state-dir: {self.settings.state}/control is longer than 107 bytes; name a shorter path"
         self.assert_refused(ConfigError, text, self.onsite, consent=ConsentSettings(required=True))
+
+    def test_hooks(self) -> None:
+        """A directory of hooks that is named has to be there, before a key is made; what will not be run is told."""
+        gone = HookSettings(self.folder.absolute() / "gone", required=True)
+        for make in (self.onsite, partial(self.master, onsite="rpi2200")):
+            self.assert_refused(ConfigError, f"setting --hooks: there is no directory {gone.directory}", make, hooks=gone)
+        self.assertFalse(self.folder.exists())
+        self.onsite(hooks=evolve(gone, required=False))
+        if os.geteuid() != 0:
+            raise SkipTest("needs root, whose hooks they have to be")
+        hooks = Path(mkdtemp())
+        self.addCleanup(rmtree, hooks)
+        self.master(onsite="rpi2200", hooks=HookSettings(hooks, required=True))
+        self.assertEqual(self.err.getvalue(), "")
+        (hooks / "pre-up").symlink_to("/nonexistent")
+        self.master(onsite="rpi2200", hooks=HookSettings(hooks, required=True))
+        words = f"{hooks}/pre-up will not be run: {hooks}/pre-up leads to /nonexistent, which is not there"
+        self.assertEqual(self.err.getvalue(), f"rdv-master: {words}\n")
 
     def test_wrong_backend(self) -> None:
         """To name a backend that does not exist is bad usage: status 2, before the device has made itself a key."""

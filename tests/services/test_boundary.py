@@ -85,7 +85,7 @@ class LocalAccessTests(SynchronousTestCase):
         self.assertEqual(access.rules(), LocalRules())
 
     def test_replaced(self) -> None:
-        """What others can have put in its place permits nothing, and is not waited for; nor does an older answer hold."""
+        """What others can have put in its place permits nothing, and is not waited for; no older answer holds."""
         self.write("allow = []")
         access = LocalAccess(self.path, required=True)
         self.assertEqual(access.rules().scope, Scope.of([]))

@@ -33,7 +33,7 @@ DEVICE = {
     "username": "rpi1",
     "rdv-server": "rdv.example.org",
     "session-time": 86400.0,
-    "hooks": "/etc/rdvtwisted/hooks",
+    "hooks": None,
     "hook-time": 10.0,
     "silence": 60.0,
     "state-dir": None,
@@ -153,9 +153,18 @@ class DeviceOptionsTests(OptionsCase):
         self.assertEqual(dict(self.parse(*WHO, "--with-stunnel")), {**ONSITE, "with-tls": True})
 
     def test_session_time(self) -> None:
-        """A negative number of seconds is no limit, as old wrappers write it; 0 is one."""
-        for text, value in (("-1", None), ("0", 0.0), ("1.5", 1.5)):
+        """A negative number of seconds is no limit, as old wrappers write it; less than a second is no session."""
+        for text, value in (("-1", None), ("1", 1.0), ("1.5", 1.5)):
             self.assertEqual(self.parse(*WHO, "-t", text)["session-time"], value)
+        for text in ("0", "0.9"):
+            words = f"--session-time {text}: give a number of seconds, at least 1; a negative one means no limit"
+            self.assert_mistakes(([*WHO, "-t", text], words))
+
+    def test_hooks(self) -> None:
+        """Where there are usually hooks there need be none; a directory that is named has to be there."""
+        self.assertEqual(self.parse(*WHO).hooks(), HookSettings())
+        named = self.parse(*WHO, "--hooks", "/h", "--hook-time", "5").hooks()
+        self.assertEqual(named, HookSettings(Path("/h"), 5.0, required=True))
 
     def test_informs(self) -> None:
         """To tell the key nobody needs a server, to list backends not even an account."""
@@ -190,13 +199,16 @@ class DeviceOptionsTests(OptionsCase):
                 "--consent none: --consent-file and --consent-program are for --consent ask",
             ),
             ([*WHO, "--consent-time", "601"], "--consent-time 601: give a number of seconds from 1 to 600"),
+            ([*WHO, "--consent-time", "x"], "--consent-time x: give a number of seconds from 1 to 600"),
             ([*WHO, "--hook-time", "0"], "--hook-time 0: give a number of seconds from 1 to 45"),
+            ([*WHO, "--silence", "nan"], "--silence nan: give a number of seconds from 3 to 3600"),
+            ([*WHO, "--silence", "-1"], "--silence -1: give a number of seconds from 3 to 3600"),
         )
 
     def test_mistakes(self) -> None:
         """What makes no sense, and what would."""
         id = "use 1 to 32 of a-z 0-9 _ -, not starting with a digit or dash"
-        seconds = "give a number of seconds; a negative one means no limit"
+        seconds = "give a number of seconds, at least 1; a negative one means no limit"
         self.assert_mistakes(
             ([], "name the account with --username or ONSITEDEV_USERNAME"),
             (["-u", "rpi1"], "name the server with --rdv-server or RDV_SERVER_HOSTNAME"),
@@ -355,7 +367,7 @@ class MasterOptionsTests(OptionsCase):
                         wait_seconds=0.0,
                         backends=("tls",),
                     ),
-                    {**plain, "report": Path("r").absolute(), "hooks": HookSettings(Path("/h"), 20.0)},
+                    {**plain, "report": Path("r").absolute(), "hooks": HookSettings(Path("/h"), 20.0, True)},
                 ),
             ],
         )
