@@ -134,3 +134,33 @@ class SystemdTests(SynchronousTestCase):
         for path in self.copies:
             result = self.analyze("security", "--offline=yes", f"--threshold={MOST_EXPOSED}", str(path))
             self.assertEqual(result.returncode, 0, result.stdout[-200:])
+
+
+class PageTests(SynchronousTestCase):
+    """What the page beside them says is to be typed."""
+
+    def test_fresh_machine(self) -> None:
+        """On a machine that has nothing of ours yet it makes the settings of an onsite, or of a master."""
+        page = (FOLDER / "README.md").read_text()
+        install, _, onsite, master = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+        for device, name in ((onsite, "onsite-dev"), (master, "master-dev")):
+            root = Path(self.mktemp()).absolute()
+            for folder in ("etc/sysusers.d", "etc/systemd/system", "opt/rdvtwisted/bin", "bin"):
+                (root / folder).mkdir(parents=True)
+            for program in ("bin/python3", "bin/systemctl", "bin/systemd-sysusers", "bin/journalctl"):
+                (root / program).symlink_to("/bin/true")
+            (root / "opt/rdvtwisted/bin/pip").symlink_to("/bin/true")
+            text = re.sub(r"(?<![\w.])/(etc|opt)/", rf"{root}/\1/", install + device)
+            told = subprocess.run(
+                ["/bin/sh", "-eu"],
+                input=text,
+                capture_output=True,
+                text=True,
+                cwd=FOLDER.parent.parent,
+                env={"PATH": f"{root}/bin:/usr/bin:/bin"},
+                check=False,
+                timeout=60,
+            )
+            self.assertEqual((told.returncode, told.stderr), (0, ""))
+            given = (root / f"etc/rdvtwisted/{name}.env").read_text()
+            self.assertIn("RDV_SERVER_HOSTNAME=rdv.example.net\n", given)
