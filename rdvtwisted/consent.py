@@ -184,7 +184,7 @@ class Consent:
                 raise RequestRefused("no session waits for consent; to agree to what may come, say for how long")
             return f"Granted to {self._settle(Basis.COMMAND, now + self.window).visit}"
         if not 0 < seconds <= MOST_WINDOW_SECONDS:
-            raise InvalidValue("time", f"{seconds:g}", f"use up to {MOST_WINDOW_SECONDS:.0f} seconds")
+            raise InvalidValue("time", f"{seconds:.0f} s", f"use up to {MOST_WINDOW_SECONDS:.0f} seconds")
         self._until = now + seconds
         if self._asking is not None:
             self._settle(Basis.WINDOW, self._until)

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 from rdvtwisted.adapters.consent import SOCKET
 from rdvtwisted.adapters.control_client import ControlClient, ServerNotRunning
+from rdvtwisted.consent import MOST_WINDOW_SECONDS
 from rdvtwisted.errors import InvalidValue, RDVError
 from rdvtwisted.services.console import duration
 from rdvtwisted.services.device import default_state_directory
@@ -32,12 +33,13 @@ def span(text: str) -> float:
     """
     Seconds of a time such as C{90}, C{90s}, C{30m}, C{2h} or C{1d}.
 
-    @raise InvalidValue: it is none, or nothing.
+    @raise InvalidValue: it is none, nothing, or more than a site can agree to.
     """
     found = _SPAN.fullmatch(text)
-    if found is None or int(found[1]) == 0:
-        raise InvalidValue("time", text, "use 90s, 30m, 2h, 1d")
-    return float(int(found[1]) * _UNITS[found[2]])
+    seconds = 0.0 if found is None else float(int(found[1]) * _UNITS[found[2]])
+    if not 0 < seconds <= MOST_WINDOW_SECONDS:
+        raise InvalidValue("time", text, f"use 90s, 30m, 2h, 1d, at most {MOST_WINDOW_SECONDS / _UNITS['d']:.0f}d")
+    return seconds
 
 
 def _parser() -> argparse.ArgumentParser:

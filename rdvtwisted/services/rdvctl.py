@@ -12,7 +12,7 @@ from rdvtwisted.services.administrator import Administrator, Terminal, UsageErro
 from rdvtwisted.services.printing import printed
 from rdvtwisted.services.rdvctl_arguments import parser
 
-#: Exit status of a command that was not done, and of a command line that makes no sense.
+#: Exit status of a command that was not done, unless its error has another, and of a command line without sense.
 NOT_DONE = 1
 MISUSED = UsageError.exit_status
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None, terminal: Terminal | None = None) ->
     except RDVError as error:
         _warn(terminal, notes)
         terminal.stderr.write(f"rdvctl: error: {error}\n")
-        return MISUSED if isinstance(error, UsageError) else NOT_DONE
+        return error.exit_status
     _warn(terminal, notes)
     text = json.dumps(answer.document, indent=2) if arguments.json else answer.text
     return _printed(terminal, [text + "\n"] if answer.lines is None else answer.lines, answer.exit_status)

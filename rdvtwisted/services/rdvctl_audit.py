@@ -21,6 +21,13 @@ from rdvtwisted.verification import Verdict, verify
 
 Facts = Mapping[str, object]
 
+
+class Unverifiable(RDVError):
+    """There is nothing that could be verified: another exit status than that of a trail that is broken."""
+
+    exit_status = 3
+
+
 _HEADER = ("ENTRY", "TIME", "ACTION", "ACTOR", "DEVICE", "SESSION", "FROM", "WHAT")
 
 
@@ -60,7 +67,10 @@ def verify_(admin: Administrator, arguments: Namespace) -> Answer:
     trail = admin.trail()
     where = arguments.file or str(trail.path)
     lines = _lines(trail) if arguments.file is None else _file_lines(admin, arguments.file)
-    verdict = verify(lines, after, known)
+    try:
+        verdict = verify(lines, after, known)
+    except RDVError as error:
+        raise Unverifiable(str(error)) from None
     document = {
         "whole": verdict.broken is None and verdict.head is not None,
         "entries": verdict.entries,
@@ -79,7 +89,7 @@ def verify_(admin: Administrator, arguments: Namespace) -> Answer:
         text = f"The audit trail is broken at entry {verdict.broken.entry} ({place}): {verdict.broken.problem}"
     elif verdict.head is None or not verdict.entries:
         text = f"There is no audit trail in {where}"
-        document["whole"] = False
+        return Answer({**document, "whole": False}, text, exit_status=Unverifiable.exit_status)
     else:
         text = _whole(verdict, verdict.head, known)
     return Answer(document, text, exit_status=0 if document["whole"] else 1)

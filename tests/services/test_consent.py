@@ -345,6 +345,8 @@ class CommandTests(TestCase):
         self.assertIn("no onsite device is running", complaint)
         for arguments in ((), ("dance",), ("grant", "--for", "soon"), ("grant", "--for", "0")):
             self.assertEqual(self.give(*arguments)[0], 2)
+        line = "rdv-onsite: error: invalid time '31d': use 90s, 30m, 2h, 1d, at most 30d\n"
+        self.assertEqual(self.give("grant", "--for", "31d"), (2, "", line))
 
     def test_describe(self) -> None:
         """The status is told in a sentence."""

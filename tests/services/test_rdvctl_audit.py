@@ -75,7 +75,9 @@ class NoTrailTests(AuditCase):
         """It is said, and nothing is made."""
         path = f"{self.rdvctl.directory}/audit"
         self.assertEqual(self.audit("list"), "There is no such entry.\n")
-        self.assertEqual(self.audit("verify", status=1), f"There is no audit trail in {path}\n")
+        self.assertEqual(self.audit("verify", status=3), f"There is no audit trail in {path}\n")
+        words = f"({path}, line 1): the trail ends before entry 4, which was noted down: cut off"
+        self.assertIn(words, self.audit("verify", "--head", f"4:{'0' * 64}", status=1))
         self.assertEqual(self.audit("export"), "")
         self.refused(f"there is no audit trail in {path}", "head")
         self.refused("invalid entry '0': there is no such entry; see rdvctl audit list", "show", "0")
@@ -194,8 +196,10 @@ class ReadingTests(TrailCase):
         """What cannot be read is told, whatever is asked."""
         self.path.unlink()
         self.path.mkdir()
-        for command in (["list"], ["export"], ["head"], ["verify"], ["show", "1"]):
+        for command in (["list"], ["export"], ["head"], ["show", "1"]):
             self.refused(f"cannot read {self.path.parent}: is a directory", *command)
+        # Not the status of a trail that was tampered with.
+        self.refused(f"cannot read {self.path.parent}: is a directory", "verify", status=3)
 
     def test_damaged(self) -> None:
         """Lines that are no entries do not hide the others, and are told; an export has them."""
@@ -275,8 +279,9 @@ class VerifyTests(TrailCase):
             self.audit("verify", "--file", "-", "--after", str(self.marks[1]), stdin=part),
         )
         self.assertIn("is broken at entry 0 (-, line 1)", self.audit("verify", "--file", "-", stdin=part, status=1))
-        self.assertIn("no audit trail in -", self.audit("verify", "--file", "-", status=1))
-        self.refused("cannot read /nonexistent: no such file or directory", "verify", "--file", "/nonexistent")
+        self.assertIn("no audit trail in -", self.audit("verify", "--file", "-", status=3))
+        line = "cannot read /nonexistent: no such file or directory"
+        self.refused(line, "verify", "--file", "/nonexistent", status=3)
 
     def test_torn(self) -> None:
         """Half a line of a writer that was killed is told, and is no fault once the next writer knows of it."""
