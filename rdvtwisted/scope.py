@@ -87,6 +87,19 @@ class Destination:
         except ValueError:
             raise InvalidValue("destination", text, _FORM) from None
 
+    @classmethod
+    def typed(cls, text: str) -> Destination:
+        """
+        The same, as somebody has typed it: who names port 0, at which nothing listens, means something else. It is
+        part of what is left when other ports are taken away, so L{parse} must know it.
+
+        @raise InvalidValue: it names none, or that port.
+        """
+        found = cls.parse(text)
+        if (0, 0) in found.ports:
+            raise InvalidValue("destination", text, "port 0 is none")
+        return found
+
     def __str__(self) -> str:
         what = "" if self.protocol == "any" else f":{self.protocol}"
         ports = ",".join(f"{first}" if first == last else f"{first}-{last}" for first, last in self.ports)

@@ -115,8 +115,7 @@ class DeviceOptions(CommandOptions):
             "hooks",
             None,
             None,
-            "Directory of programs that are run before and after a session."
-            f" [default: {HookSettings().directory}, if there]",
+            f"Directory of programs to run before and after a session. [default: {HookSettings().directory}, if there]",
         ],
         [
             "hook-time",

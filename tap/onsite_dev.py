@@ -104,7 +104,7 @@ class Options(DeviceOptions):
         192.168.1.10:tcp/80,443, '*:icmp'. May be repeated. This device keeps to it whatever the server says.
         """
         try:
-            self.allowed.append(Destination.parse(text))
+            self.allowed.append(Destination.typed(text))
         except InvalidValue as error:
             raise usage.UsageError(f"--allow: {error}") from None
 

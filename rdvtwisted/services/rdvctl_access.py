@@ -77,7 +77,7 @@ def check(admin: Administrator, arguments: Namespace) -> Answer:
     """What the rules come to for a master and an onsite, and which they are."""
     master, onsite = arguments.master, arguments.onsite
     with reading_arguments():
-        wanted = None if arguments.destination is None else Destination.parse(arguments.destination)
+        wanted = None if arguments.destination is None else Destination.typed(arguments.destination)
     with admin.inventory() as inventory:
         policy = inventory.policy()
         for id, role in ((master, Role.MASTER), (onsite, Role.ONSITE)):
@@ -188,7 +188,7 @@ def remove_from_group(admin: Administrator, arguments: Namespace) -> Answer:
 
 def _new(admin: Administrator, arguments: Namespace, effect: Effect) -> Answer:
     with reading_arguments():
-        destinations = tuple(map(Destination.parse, arguments.destination))
+        destinations = tuple(map(Destination.typed, arguments.destination))
         until = None if arguments.until is None else moment_to_come(arguments.until, admin.now)
     modes = (Mode(arguments.mode),) if arguments.mode else tuple(Mode)
     if destinations and Scope.of(destinations) != ALL and Mode.L2 in modes:

@@ -19,6 +19,7 @@ from rdvtwisted.services import rdvctl_backends as backends
 from rdvtwisted.services import rdvctl_devices as devices
 from rdvtwisted.services import rdvctl_server as server
 from rdvtwisted.services.administrator import Administrator, Answer
+from rdvtwisted.services.rdvctl_parser import Parser
 from rdvtwisted.values import Mode, Role
 
 Command = Callable[[Administrator, Namespace], Answer]
@@ -33,7 +34,7 @@ def parser() -> ArgumentParser:
 
     The options that all commands have may stand before or behind the command's name.
     """
-    top = ArgumentParser(
+    top: ArgumentParser = Parser(
         prog="rdvctl",
         description="Administer an RDV server: devices, their keys, access, who is online, sessions, certificates.\n"
         "Works on the server's files, whether it runs or not; a running server takes note at once.",
@@ -163,7 +164,7 @@ def _key_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
         "rdvctl key add rpi1100 --key-file new.pub",
     )
     _id(add)
-    add.add_argument("key", nargs="*", metavar="KEY", help="public key, as in its .pub file")
+    add.add_argument("key", nargs="*", default=[], metavar="KEY", help="public key, as in its .pub file")
     _key_file(add)
     remove = _leaf(
         commands,
@@ -241,6 +242,7 @@ def _rule(leaf: ArgumentParser) -> None:
     leaf.add_argument(
         "destination",
         nargs="*",
+        default=[],
         metavar="DESTINATION",
         help="part of the LAN, such as 192.168.1.0/24, 192.168.1.10:tcp/80,443, 192.168.1.20-192.168.1.29:udp,"
         " '*:icmp'; all of it if left out",
@@ -261,7 +263,7 @@ def _group_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
     ):
         leaf = _leaf(commands, name, command, help, f"rdvctl access group {name} lyon rpi1100 rpi1102")
         leaf.add_argument("name", metavar="NAME", help="name of the group, without @")
-        leaf.add_argument("id", nargs=least, metavar="ID", help="id of a device")
+        leaf.add_argument("id", nargs=least, default=[], metavar="ID", help="id of a device")
 
 
 def _audit_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
@@ -282,7 +284,7 @@ def _audit_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
         commands,
         "verify",
         audit.verify_,
-        "Check that nothing in the trail was altered, taken out, put in or moved. Exit status 1 if something was.",
+        "Check that nothing in the trail was altered, taken out, put in or moved. Exit status: 1 if so, 3 if none.",
         "rdvctl audit verify",
         "rdvctl audit verify --head 17:8c7dd922ad47494fc02c388e12c00eac3f1d5a8f4b0a6b3e1f9d1c5e2b7a6d40",
         "rdvctl audit verify --file exported.jsonl",

@@ -224,7 +224,9 @@ class DeviceTests(AssemblyCase):
         """A directory of hooks that is named has to be there, before a key is made; what will not be run is told."""
         gone = HookSettings(self.folder.absolute() / "gone", required=True)
         for make in (self.onsite, partial(self.master, onsite="rpi2200")):
-            self.assert_refused(ConfigError, f"setting --hooks: there is no directory {gone.directory}", make, hooks=gone)
+            self.assert_refused(
+                ConfigError, f"setting --hooks: there is no directory {gone.directory}", make, hooks=gone
+            )
         self.assertFalse(self.folder.exists())
         self.onsite(hooks=evolve(gone, required=False))
         if os.geteuid() != 0:

@@ -142,6 +142,39 @@ class RuleTests(AccessTestCase):
             self.assertEqual(self.run_(*words, "rubbish"), 2)
             self.assertIn("invalid public key 'rubbish'", self.rdvctl.err)
 
+    def test_order_of_words(self) -> None:
+        """Options may stand anywhere; what is wrong with a command without arguments is what it cannot do without."""
+        for words in (
+            ("ann", "rpi1", "--mode", "L3", "192.168.1.1"),
+            ("ann", "--mode", "L3", "rpi1", "192.168.1.1"),
+            ("--mode", "L3", "ann", "rpi1", "192.168.1.1"),
+            ("ann", "rpi1", "192.168.1.1", "--mode", "L3"),
+        ):
+            self.access("allow", *words)
+            rule = self.rules()[-1]
+            self.assertEqual((rule["modes"], rule["destinations"]), (["L3"], ["192.168.1.1"]))
+        self.assertIn("yes, to 192.168.1.1", self.access("check", "ann", "rpi1", "--mode", "L3", "192.168.1.1"))
+        self.access("group", "set", "lyon", "--json", "rpi1", "rpi2")
+        self.assertIn("rpi1 rpi2\n", self.access("group", "list"))
+        file = self.mktemp()
+        self.access("export", "--json", file)
+        self.assertTrue(os.path.exists(file))
+        self.assertEqual(self.run_("access", "allow"), 2)
+        self.assertIn("the following arguments are required: MASTER, ONSITE\n", self.rdvctl.err)
+        self.assertIn("usage: rdvctl access allow ", self.rdvctl.err)
+        self.assertEqual(self.run_("access", "allow", "ann", "rpi1", "--mode", "L4"), 2)
+        self.assertEqual(self.run_("access", "allow", "ann", "rpi1", "--nonsense", "192.168.1.1"), 2)
+        self.assertIn("unrecognized arguments: --nonsense", self.rdvctl.err)
+        self.assertEqual(self.run_("access", "remove"), 2)
+        self.assertIn("the following arguments are required: RULE\n", self.rdvctl.err)
+
+    def test_no_port(self) -> None:
+        """Nothing listens on port 0: who names it means something else."""
+        for words in (("allow", "ann", "rpi1"), ("deny", "ann", "rpi1"), ("check", "ann", "rpi1")):
+            for ports in ("0", "80,0"):
+                text = f"192.168.1.10:tcp/{ports}"
+                self.refused(f"invalid destination '{text}': port 0 is none", *words, text, status=2)
+
     def test_remove(self) -> None:
         """Rules are removed by number, all that are named or none."""
         for id in ("rpi1", "rpi2", "*"):

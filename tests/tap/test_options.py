@@ -183,6 +183,8 @@ class DeviceOptionsTests(OptionsCase):
         self.assertEqual(options.access(), LocalAccess(Path("/a/rules.toml"), True, scope))
         error = self.assertRaises(usage.UsageError, self.parse, *WHO, "--allow", "web")
         self.assertIn("--allow: invalid destination 'web': use ADDRESS", str(error))
+        text = "--allow: invalid destination '10.0.0.1:tcp/0': port 0 is none"
+        self.assert_mistakes(([*WHO, "--allow", "10.0.0.1:tcp/0"], text))
 
     def test_consent(self) -> None:
         """The site is asked if that is said, or if there is something to ask."""
