@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import re
@@ -95,11 +96,13 @@ def main(
     """
     out, errors = stdout or sys.stdout, stderr or sys.stderr
     environment = os.environ if environment is None else environment
+    # Of what it prints itself argparse does not tell whether it could.
+    help = io.StringIO()
     try:
-        with redirect_stdout(out), redirect_stderr(errors):
+        with redirect_stdout(help), redirect_stderr(errors):
             arguments = _parser().parse_args(argv)
     except SystemExit as end:
-        return MISUSED if end.code else _printed(out, errors)
+        return MISUSED if end.code else _printed(out, errors, help.getvalue())
     try:
         details: dict[str, object] = {}
         if arguments.verb == "grant" and arguments.span is not None:

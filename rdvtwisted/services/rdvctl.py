@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 
 from rdvtwisted.adapters.store.settings import read_settings
 from rdvtwisted.errors import RDVError
@@ -26,11 +27,13 @@ def main(argv: Sequence[str] | None = None, terminal: Terminal | None = None) ->
     @return: the exit status: 0 done, 1 not done, 2 the command line makes no sense.
     """
     terminal = terminal or Terminal.here()
+    # Of what it prints itself argparse does not tell whether it could.
+    help = StringIO()
     try:
-        with redirect_stdout(terminal.stdout), redirect_stderr(terminal.stderr):
+        with redirect_stdout(help), redirect_stderr(terminal.stderr):
             arguments = parser().parse_args(argv)
     except SystemExit as end:
-        return MISUSED if end.code else _printed(terminal, (), 0)
+        return MISUSED if end.code else _printed(terminal, [help.getvalue()], 0)
     overrides = {} if arguments.state_dir is None else {"state_directory": arguments.state_dir}
     notes: list[str] = []
     try:

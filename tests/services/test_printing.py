@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from io import StringIO
 from typing import Any, TextIO
@@ -18,9 +19,10 @@ FULL = "cannot write to standard output: no space left on device"
 class PrintingTests(SynchronousTestCase):
     """A standard output that takes nothing more."""
 
-    def opened(self, path: str) -> TextIO:
-        """A file, to be closed as Python does at its exit: what is left in it is written, if it can be."""
-        file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - it is closed when the test is over
+    def full(self, unbuffered: bool = False) -> TextIO:
+        """A full one, to be closed as Python does at its exit: what is left in it is written, if it can be."""
+        raw = open("/dev/full", "wb", buffering=0)  # noqa: SIM115 - it is closed when the test is over
+        file = io.TextIOWrapper(raw if unbuffered else io.BufferedWriter(raw), "utf-8", write_through=unbuffered)
         self.addCleanup(file.close)
         return file
 
@@ -32,7 +34,7 @@ class PrintingTests(SynchronousTestCase):
 
     def test_full(self) -> None:
         """A full disk is one line; and no other one at the exit, when Python tries again."""
-        out = self.opened("/dev/full")
+        out = self.full()
         self.assertEqual(printed(out, ["word\n"]), FULL)
         out.write("more")
         out.close()
@@ -45,17 +47,19 @@ class PrintingTests(SynchronousTestCase):
         self.assertEqual(printed(out, ["word\n"]), "")
         out.close()
 
-    def rdvctl(self, *arguments: str) -> tuple[int, str]:
+    def rdvctl(self, out: TextIO, *arguments: str) -> tuple[int, str]:
         """Call rdvctl."""
         errors = StringIO()
         environment = {"RDV_SERVER_STATE_DIRECTORY": self.mktemp()}
-        terminal = Terminal(StringIO(), self.opened("/dev/full"), errors, environment, lambda: 0.0, True)
+        terminal = Terminal(StringIO(), out, errors, environment, lambda: 0.0, True)
         return rdvctl.main(arguments, terminal), errors.getvalue()
 
     def test_rdvctl(self) -> None:
         """rdvctl says in a line that it could not say anything, and has failed, also when it was asked for help."""
         for arguments in (["status"], ["sample-config"], ["--json", "sample-config"], ["--help"], ["--version"]):
-            self.assertEqual(self.rdvctl(*arguments), (1, f"rdvctl: error: {FULL}\n"))
+            for unbuffered in (False, True):
+                told = self.rdvctl(self.full(unbuffered), *arguments)
+                self.assertEqual(told, (1, f"rdvctl: error: {FULL}\n"))
 
     def test_rdv_onsite(self) -> None:
         """So does rdv-onsite."""
@@ -69,6 +73,7 @@ class PrintingTests(SynchronousTestCase):
 
         self.patch(rdv_onsite, "ControlClient", Device)
         for arguments in (["refuse"], ["--help"]):
-            errors = StringIO()
-            status = rdv_onsite.main(arguments, {}, self.opened("/dev/full"), errors)
-            self.assertEqual((status, errors.getvalue()), (1, f"rdv-onsite: error: {FULL}\n"))
+            for unbuffered in (False, True):
+                errors = StringIO()
+                status = rdv_onsite.main(arguments, {}, self.full(unbuffered), errors)
+                self.assertEqual((status, errors.getvalue()), (1, f"rdv-onsite: error: {FULL}\n"))
