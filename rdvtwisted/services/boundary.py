@@ -18,7 +18,7 @@ from rdvtwisted.plan import Plan
 from rdvtwisted.requests import GetSessionGrant
 from rdvtwisted.scope import ALL, Scope
 from rdvtwisted.services.link import Link
-from rdvtwisted.services.pace import LINES, Ration
+from rdvtwisted.services.pace import LINES, Turns
 from rdvtwisted.values import TunnelParameters
 
 #: Characters of the list of destinations that people are shown.
@@ -95,10 +95,10 @@ class Boundary:
     ends_at: float | None = field(default=None, init=False)
     _granted: Scope = field(default=ALL, init=False)
     #: The server decides how often it changes.
-    _lines: Ration = field(init=False)
+    _lines: Turns = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._lines = Ration(self.clock, *LINES)
+        self._lines = Turns(self.clock, *LINES)
 
     async def learn(self) -> None:
         """

@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from rdvtwisted.consent import Stay
 from rdvtwisted.services.boundary import Boundary
-from rdvtwisted.services.pace import LINES, Ration
+from rdvtwisted.services.pace import LINES, Turns
 from rdvtwisted.shell.inquiries import MOST_SESSION_SECONDS
 
 #: Seconds by which two moments may differ that are told as one.
@@ -42,10 +42,10 @@ class Deadline:
     _up: bool = field(default=False, init=False)
     _told: float | None = field(default=None, init=False)
     _reported: float | None = field(default=None, init=False)
-    _lines: Ration = field(init=False)
+    _lines: Turns = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._lines = Ration(self.clock, *LINES)
+        self._lines = Turns(self.clock, *LINES)
 
     def count(self) -> None:
         """The session is up, as somebody has learned: its time counts from the first call on."""

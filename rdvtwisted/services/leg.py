@@ -35,7 +35,7 @@ from rdvtwisted.services.deadline import Deadline
 from rdvtwisted.services.footing import lost
 from rdvtwisted.services.guard import keep
 from rdvtwisted.services.link import Link
-from rdvtwisted.services.pace import QUESTIONS, Ration
+from rdvtwisted.services.pace import QUESTIONS, Turns
 from rdvtwisted.services.waiting import first, following
 from rdvtwisted.values import EndReason, PublicKey, Role, SessionState, SessionView, TunnelReport
 
@@ -227,7 +227,7 @@ class Leg:
         if self.link.old:
             return Ending(EndReason.TUNNEL_LOST, await self.link.gone())
         view = SessionView(state=SessionState.BUILDING)
-        questions = Ration(self.clock, *QUESTIONS)
+        questions = Turns(self.clock, *QUESTIONS)
         try:
             while True:
                 await questions.turn()

@@ -29,7 +29,7 @@ from rdvtwisted.services.equipment import Equipment
 from rdvtwisted.services.footing import rest
 from rdvtwisted.services.leg import WATCH_SECONDS, Ending, Leg
 from rdvtwisted.services.link import Link
-from rdvtwisted.services.pace import QUESTIONS, Ration
+from rdvtwisted.services.pace import QUESTIONS, Turns
 from rdvtwisted.services.resumption import Resumption
 from rdvtwisted.services.terminal import ssh_connection
 from rdvtwisted.session import CONSENT
@@ -260,7 +260,7 @@ class MasterService(Service):
             return
         self.console.say(f"Waiting for consent at the site of {onsite}, {duration(seconds)} at most")
         self.console.record("consent", onsite=onsite, seconds=seconds)
-        questions = Ration(self.equipment.reactor, *QUESTIONS)
+        questions = Turns(self.equipment.reactor, *QUESTIONS)
         while view.waiting == CONSENT and view.reason is None:
             await questions.turn()
             view = await link.ask(WaitForSessionChange(view.state, WATCH_SECONDS))

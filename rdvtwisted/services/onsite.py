@@ -29,7 +29,7 @@ from rdvtwisted.services.footing import rest
 from rdvtwisted.services.ladder import CONNECTION, MACHINE, SERVICE, Ladder
 from rdvtwisted.services.leg import WATCH_SECONDS, Ending, Leg
 from rdvtwisted.services.link import Link
-from rdvtwisted.services.pace import QUESTIONS, Pace, Ration
+from rdvtwisted.services.pace import QUESTIONS, Pace, Turns
 from rdvtwisted.services.resumption import LONGEST_SECONDS, RESUME_SECONDS
 from rdvtwisted.services.rounds import Rounds
 from rdvtwisted.services.waiting import first
@@ -321,7 +321,7 @@ class OnsiteService(Service):
         """Wait until there is no session any more to agree to, or not the one that the site is asked about."""
         if link.old:
             raise await link.gone()
-        questions = Ration(self.equipment.reactor, *QUESTIONS)
+        questions = Turns(self.equipment.reactor, *QUESTIONS)
         view = asked
         while view.reason is None and view.state is not SessionState.NONE and _same(view, asked):
             await questions.turn()

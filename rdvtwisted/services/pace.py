@@ -50,7 +50,7 @@ class Pace:
 
 
 @define(eq=False)
-class Ration:
+class Turns:
     """
     What may be done so often in a row, and then once every so many seconds: somebody else decides how often there is
     a reason for it.

@@ -7,7 +7,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from rdvtwisted.services.console import Console
-from rdvtwisted.services.pace import Ration
+from rdvtwisted.services.pace import Turns
 
 #: How many rounds may follow each other at once, and the seconds after which there is one more; and so for those in
 #: which no session was up.
@@ -29,16 +29,16 @@ class Rounds:
 
     clock: IReactorTime
     console: Console
-    _all: Ration = field(init=False)
-    _idle: Ration = field(init=False)
+    _all: Turns = field(init=False)
+    _idle: Turns = field(init=False)
     #: When the next one may begin, if a session was up in this one, and in any case.
     _next_at: float = field(default=0.0, init=False)
     _idle_until: float = field(default=0.0, init=False)
     _quiet: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._all = Ration(self.clock, *ROUNDS)
-        self._idle = Ration(self.clock, *IDLE_ROUNDS)
+        self._all = Turns(self.clock, *ROUNDS)
+        self._idle = Turns(self.clock, *IDLE_ROUNDS)
 
     @property
     def quiet(self) -> bool:

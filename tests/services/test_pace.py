@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from rdvtwisted.services.pace import MAX_SECONDS, Pace, Ration
+from rdvtwisted.services.pace import MAX_SECONDS, Pace, Turns
 
 
 class PaceTests(SynchronousTestCase):
@@ -56,7 +56,7 @@ class RationTests(SynchronousTestCase):
         """Three at once, and one every ten seconds."""
         self.clock = Clock()
         self.clock.advance(1000)
-        self.ration = Ration(self.clock, 3, 10.0)
+        self.ration = Turns(self.clock, 3, 10.0)
 
     def test_take(self) -> None:
         """The first ones are there at once, the next ones one after the other; who waits has the next ones again."""
