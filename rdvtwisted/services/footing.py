@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -83,12 +84,13 @@ async def lost(network: INetwork, clock: IReactorTime, missing: Callable[[Site],
 
 
 def address_gone(host: str) -> Callable[[Site], str | None]:
-    """For L{lost}: this machine's address C{host} (text), from which a connection comes."""
+    """For L{lost}: this machine's address C{host} (text, perhaps with a zone), from which a connection comes."""
+    ours = ip_address(host.partition("%")[0])
 
     def missing(site: Site) -> str | None:
-        own = {str(address.ip) for port in site.ports for address in port.addresses}
-        own |= {str(each.address.ip) for each in site.attachments}
-        return None if host in own else f"this machine does not have the address {host} any more"
+        own = {address.ip for port in site.ports for address in port.addresses}
+        own |= {each.address.ip for each in site.attachments}
+        return None if ours in own else f"this machine does not have the address {host} any more"
 
     return missing
 
@@ -117,9 +119,13 @@ def extremity_gone(name: str, address: bool) -> Callable[[Site], str | None]:
 
 
 def stand_by(link: Link, network: INetwork, clock: IReactorTime) -> None:
-    """Give a link up when the address is gone that it comes from: nothing would arrive there any more."""
+    """
+    Give a link up when the address is gone that it comes from: nothing would arrive there any more.
+
+    One to this machine itself, such as to a stunnel in front, does not come from an address that could go.
+    """
     host = link.local_host
-    if host is None:
+    if host is None or _is_loopback(host):
         return
     watching: Deferred[Any] = Deferred.fromCoroutine(lost(network, clock, address_gone(host)))
 
@@ -132,6 +138,11 @@ def stand_by(link: Link, network: INetwork, clock: IReactorTime) -> None:
 
     watching.addCallback(gone).addErrback(failed)
     link.gone().addBoth(lambda _: watching.cancel())
+
+
+def _is_loopback(host: str) -> bool:
+    address = ip_address(host.partition("%")[0])
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 async def rest(network: INetwork, clock: IReactorTime, seconds: float) -> None:

@@ -418,6 +418,7 @@ class NetworkTests(CommandCase):
             if result.out != b"No onsite device currently available\n...done\n":
                 break
         self.assertEqual(result.out, b"Currently available onsite devices:\nrpi2\nTotal: 1\n...done\n", child.out)
+        self.assertEqual(child.out.count(b"Online."), 1, child.out)
         self.interrupt(child, signal.SIGTERM)
         result = await child.done
         self.assertFalse((self.folder / "pid").exists())

@@ -173,6 +173,16 @@ class StandByTests(FootingCase):
         self.assertEqual(link.errors, [])
         self.assert_idle()
 
+    def test_own_machine(self) -> None:
+        """A connection to this machine itself, as to a stunnel in front, stands on no network's address."""
+        for host in ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"):
+            link = self.begin(host)
+            self.network.move(without_address())
+            self.clock.advance(2 * GRACE_SECONDS)
+            self.assertEqual(link.errors, [], host)
+            link.end(ConnectionLost("it broke"))
+            self.assert_idle()
+
     def test_not_known(self) -> None:
         """Where the address is not known, or cannot be watched, the connection goes on without."""
         self.begin(None)

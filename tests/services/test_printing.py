@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 from io import StringIO
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any, TextIO
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -18,6 +20,11 @@ FULL = "cannot write to standard output: no space left on device"
 
 class PrintingTests(SynchronousTestCase):
     """A standard output that takes nothing more."""
+
+    def setUp(self) -> None:
+        """A state directory whose name is short enough for a socket."""
+        self.state = mkdtemp(prefix="rdv-")
+        self.addCleanup(rmtree, self.state)
 
     def full(self, unbuffered: bool = False) -> TextIO:
         """A full one, to be closed as Python does at its exit: what is left in it is written, if it can be."""
@@ -50,7 +57,7 @@ class PrintingTests(SynchronousTestCase):
     def rdvctl(self, out: TextIO, *arguments: str) -> tuple[int, str]:
         """Call rdvctl."""
         errors = StringIO()
-        environment = {"RDV_SERVER_STATE_DIRECTORY": self.mktemp()}
+        environment = {"RDV_SERVER_STATE_DIRECTORY": self.state}
         terminal = Terminal(StringIO(), out, errors, environment, lambda: 0.0, True)
         return rdvctl.main(arguments, terminal), errors.getvalue()
 
