@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from rdvtwisted.errors import NetworkError
+from rdvtwisted.errors import NetworkError, RDVError
 from rdvtwisted.interfaces import INetwork
 from rdvtwisted.services.footing import Changes
 from rdvtwisted.services.waiting import first
@@ -32,6 +32,7 @@ async def keep(network: INetwork, clock: IReactorTime, owner: str) -> NoReturn:
     """
     times: list[float] = []
     changes: Changes | None = None
+    failed = False
     try:
         changes = Changes(network, everything=True)
     except NetworkError as error:
@@ -40,7 +41,16 @@ async def keep(network: INetwork, clock: IReactorTime, owner: str) -> NoReturn:
         while True:
             if changes is not None:
                 changes.forget()
-            lines = await network.restore(owner)
+            try:
+                lines = await network.restore(owner)
+            except RDVError:
+                if failed:
+                    raise
+                # A tunnel that is just being closed takes its interface along, and tells of its end in a moment.
+                failed = True
+                await deferLater(clock, REST_SECONDS)
+                continue
+            failed = False
             for line in lines:
                 _log.warn("Somebody else has changed this, and it is put back: {line}", line=line)
             if lines:

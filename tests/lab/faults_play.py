@@ -108,7 +108,6 @@ class Play:
     def begin(self) -> None:
         """Bring a session to the phase, and to some moment in it."""
         deployment = self.stage.deployment
-        opened = self.server.output().count(" opened: ")
         chance = self.rng.random()
         if self.phase != IDLE:
             self.join_lan(self.mode == "L2")
@@ -116,7 +115,7 @@ class Play:
         if self.phase == OPENING:
             time.sleep(chance * _OPENING_SECONDS)
         elif self.phase == BUILDING:
-            until(lambda: self.server.output().count(" opened: ") > opened, SESSION_SECONDS, "a session opened", 0.005)
+            until(self.stage.sessions, SESSION_SECONDS, "a session opened", 0.005)
             time.sleep(chance * _BUILDING_SECONDS)
         elif self.phase in (TRAFFIC, CLOSING):
             deployment.wait_session()

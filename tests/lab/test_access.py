@@ -54,7 +54,7 @@ class AccessTestCase(TrafficTestCase):
     def load(self, text: str) -> None:
         """Put these rules in place of all that there are."""
         self.file.write_text(text)
-        self.deployment.rdvctl("access", "import", str(self.file))
+        self.deployment.rdvctl("access", "import", "--remove-all", str(self.file))
 
     def allow(self, *destinations: str, until: float | None = None) -> None:
         """The master may reach these places at the onsite, and that is all that anybody may."""

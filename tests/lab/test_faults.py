@@ -259,4 +259,4 @@ class SuiteTests(SynchronousTestCase):
             [*words, "--kinds", "pigeons"], cwd=CHECKOUT, capture_output=True, text=True, check=False
         )
         self.assertEqual(refused.returncode, 2)
-        self.assertIn("no kind is called pigeons", refused.stderr)
+        self.assertIn("no kind is called 'pigeons'", refused.stderr)

@@ -85,11 +85,19 @@ class GuardTests(SynchronousTestCase):
         self.assert_over()
 
     def test_impossible(self) -> None:
-        """What can't be put back ends it."""
+        """What can't be put back, and can't a moment later, ends it."""
         keeping = self.keep()
         self.clock.advance(REST_SECONDS)
-        self.network.refusal = NetworkError("the kernel refuses to put back address 192.0.2.1: No such device")
+        for _ in range(3):
+            self.network.refusal = NetworkError("the kernel refuses to put back address 192.0.2.1: No such device")
+            self.network.change()
+            self.clock.advance(REST_SECONDS)
+            self.assertNoResult(keeping)
+            self.clock.advance(REST_SECONDS)
+        self.network.refusal = error = NetworkError("the kernel refuses to put back address 192.0.2.1: No such device")
         self.network.change()
+        self.network.refusal = error
+        self.clock.advance(REST_SECONDS)
         self.failureResultOf(keeping, NetworkError)
         self.assert_over()
 

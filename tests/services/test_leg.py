@@ -308,6 +308,7 @@ class LegTests(SynchronousTestCase):
         self.clock.advance(REST_SECONDS)
         self.network.refusal = NetworkError("no such device")
         self.network.changed()
+        self.clock.advance(REST_SECONDS)
         self.assert_ended(EndReason.TUNNEL_FAILED, NetworkError)
 
     def test_no_interface(self) -> None:
