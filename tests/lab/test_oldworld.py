@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.lab.oldserver import OldServer
 from tests.lab.oldworld import END_SECONDS, OldDevice, start_stunnel
 from tests.lab.private import built_for
-from tests.lab.processes import eventually
+from tests.lab.processes import LabError, eventually
 from tests.lab.programs import OLD_PROGRAMS, PROGRAMS, obstacles
 from tests.lab.website import PAGE
 
@@ -77,6 +77,10 @@ def conversation(transcript: str) -> str:
     return text.replace("\r\n", "\n")
 
 
+RACES = 3
+"""How often at most a session is begun."""
+
+
 class OldWorldTests(SynchronousTestCase):
     """An old onsite and an old master on an old server."""
 
@@ -100,9 +104,22 @@ class OldWorldTests(SynchronousTestCase):
         return server
 
     def session(self, server: OldServer, *, stunnel: bool = False, term: str = "xterm") -> None:
-        """The devices have a session."""
-        self.start_onsite(server, stunnel=stunnel, term=term)
-        self.start_master(server, stunnel=stunnel, term=term)
+        """
+        The devices have a session. If a stock vtund has ended over a packet that came before its interface was up,
+        as now and then it does in that world, they begin anew.
+        """
+        for left in reversed(range(RACES)):
+            self.start_onsite(server, stunnel=stunnel, term=term)
+            try:
+                self.start_master(server, stunnel=stunnel, term=term)
+            except LabError as error:
+                if not left or "Connection closed by other side" not in str(error):
+                    raise
+                for device in (self.master, self.onsite):
+                    device.stop()
+                self.require_forgotten(server)
+            else:
+                return
 
     def start_onsite(self, server: OldServer, *, stunnel: bool = False, term: str = "xterm") -> None:
         """The onsite waits for a master."""
@@ -121,11 +138,15 @@ class OldWorldTests(SynchronousTestCase):
         """Whether the PC reaches the customer's web server."""
         return self.lab.pings("pc", self.web)
 
-    def require_nothing_left(self, server: OldServer) -> None:
-        """The server has forgotten both devices, and its network is as it was."""
+    def require_forgotten(self, server: OldServer) -> None:
+        """The server has forgotten both devices."""
         eventually(
             lambda: server.status() == {"bindings": {}, "sessions": []}, CLEAN_SECONDS, "the server to forget them"
         )
+
+    def require_nothing_left(self, server: OldServer) -> None:
+        """The server has forgotten both devices, and its network is as it was."""
+        self.require_forgotten(server)
         for host in ("server", "onsite", "master"):
             changes = [line for line in self.before[host].changes(self.lab.snapshot(host)) if "nft" not in line]
             # What devices leave behind is known: forwarding stays on.
