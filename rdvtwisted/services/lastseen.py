@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from twisted.logger import Logger
 
 from rdvtwisted.adapters.wholefile import write_whole
 from rdvtwisted.errors import RDVError
+from rdvtwisted.services import memorandum
 from rdvtwisted.sightings import Sightings
 
 #: In the state directory.
@@ -31,23 +31,10 @@ def recall(sightings: Sightings, path: Path) -> str:
 
     @return: what is wrong with the file, in one line; empty if nothing is, or if there is none.
     """
-    try:
-        with open(path, "rb") as file:
-            data = file.read(LARGEST_FILE + 1)
-            saved = os.fstat(file.fileno()).st_mtime
-        document = json.loads(data) if len(data) <= LARGEST_FILE else None
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        return f"cannot read {path}: {(error.strerror or str(error)).lower()}"
-    except (ValueError, RecursionError):
-        return f"{path} is damaged: it is not JSON"
-    if len(data) > LARGEST_FILE:
-        return f"{path} is damaged: it is larger than {LARGEST_FILE} bytes"
-    if not isinstance(document, list):
-        return f"{path} is damaged: it is no list"
-    left_out = sightings.recall(document, saved)
-    return f"{path} is damaged: {left_out} of its {len(document)} entries cannot be understood" if left_out else ""
+    noted = memorandum.read(path, LARGEST_FILE)
+    if noted.problem or noted.saved is None:
+        return noted.problem
+    return memorandum.left_out(path, sightings.recall(noted.entries, noted.saved), len(noted.entries))
 
 
 @define(eq=False)

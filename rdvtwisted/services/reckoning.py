@@ -23,6 +23,7 @@ from rdvtwisted.adapters.wholefile import write_whole
 from rdvtwisted.errors import RDVError
 from rdvtwisted.interfaces import IAuditTrail
 from rdvtwisted.openings import Opening, remains
+from rdvtwisted.services import memorandum
 
 #: In the state directory.
 FILE_NAME = "open-sessions.json"
@@ -117,22 +118,10 @@ class Reckoning:
 
     def _read(self) -> tuple[list[Opening], float | None]:
         """What a former server has noted down, and when it did that; without what cannot be understood."""
-        try:
-            with open(self.path, "rb") as file:
-                data = file.read(LARGEST_FILE + 1)
-                saved = os.fstat(file.fileno()).st_mtime
-            document = json.loads(data) if len(data) <= LARGEST_FILE else None
-            problem = "" if isinstance(document, list) else "it is no list, or too large"
-        except FileNotFoundError:
-            return [], None
-        except OSError as error:
-            document, saved, problem = None, 0.0, (error.strerror or str(error)).lower()
-        except (ValueError, RecursionError):
-            document, problem = None, "it is not JSON"
-        found = [Opening.understood(each) for each in document] if isinstance(document, list) else []
-        openings = [each for each in found if each is not None]
-        if not problem and len(openings) < len(found):
-            problem = f"{len(found) - len(openings)} of its {len(found)} entries cannot be understood"
+        noted = memorandum.read(self.path, LARGEST_FILE)
+        openings = [each for each in map(Opening.understood, noted.entries) if each is not None]
+        lacking = len(noted.entries) - len(openings)
+        problem = noted.problem or memorandum.left_out(self.path, lacking, len(noted.entries))
         if problem:
-            self._log.warn("{path} is damaged: {problem}", path=str(self.path), problem=problem)
-        return openings, saved if openings else None
+            self._log.warn("{problem}", problem=problem)
+        return openings, noted.saved if openings else None
