@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -85,7 +85,7 @@ async def lost(network: INetwork, clock: IReactorTime, missing: Callable[[Site],
 
 def address_gone(host: str) -> Callable[[Site], str | None]:
     """For L{lost}: this machine's address C{host} (text, perhaps with a zone), from which a connection comes."""
-    ours = ip_address(host.partition("%")[0])
+    ours = _address(host)
 
     def missing(site: Site) -> str | None:
         own = {address.ip for port in site.ports for address in port.addresses}
@@ -140,8 +140,13 @@ def stand_by(link: Link, network: INetwork, clock: IReactorTime) -> None:
     link.gone().addBoth(lambda _: watching.cancel())
 
 
+def _address(host: str) -> IPv4Address | IPv6Address:
+    """The address without its zone."""
+    return ip_address(host.partition("%")[0])
+
+
 def _is_loopback(host: str) -> bool:
-    address = ip_address(host.partition("%")[0])
+    address = _address(host)
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
