@@ -94,16 +94,15 @@ def take(kernel: Kernel, step: Step, before: Before) -> None:
 
 def holds(kernel: Kernel, step: Step) -> bool:
     """
-    Whether it is as a step says that was taken. Of a firewall table only whether it is there.
+    Whether it is as a step says that was taken.
 
+    @param step: any but a firewall table: what is in that one can be compared with a listing only.
     @raise OSError: the kernel does not say.
     """
     if isinstance(step, LinkUp):
         return kernel.routing.link(step.interface) == Link(up=True, mtu=step.mtu)
     if isinstance(step, Sysctl):
         return kernel.sysctls.read(step.path) in (step.value, None)
-    if isinstance(step, FirewallTable):
-        return kernel.firewall.listing(step) is not None
     if isinstance(step, Connections):
         return True
     if isinstance(step, Redirection):

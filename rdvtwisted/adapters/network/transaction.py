@@ -86,8 +86,9 @@ def restore(kernel: Kernel, journal: Journal, owner: str, listings: dict[str, st
             if not _unchanged(kernel, step, listings):
                 take(kernel, step, None)
                 found.append(str(step))
-                listings.pop(str(step), None)
-                _unchanged(kernel, step, listings)
+                if isinstance(step, FirewallTable):  # what is in it now is what is to be in it
+                    listings.pop(str(step), None)
+                    _unchanged(kernel, step, listings)
         except OSError as error:
             raise refusal(f"to put back {step}", error) from None
     return found
