@@ -97,7 +97,7 @@ class BackgroundTests(CommandCase):
     """C{twistd rdv-server} as a daemon."""
 
     async def begin(self, *options: str) -> int:
-        """A server in the background: its process id."""
+        """A server in the background that answers: its process id."""
         result = await self.command(
             "twistd", "--pidfile=pid", "-l", "log", "rdv-server", *self.places(self.folder / "server"), *options
         )
@@ -105,6 +105,9 @@ class BackgroundTests(CommandCase):
         pid = int((self.folder / "pid").read_text())
         self.addCleanup(self.kill, pid)
         self.assertTrue(alive(pid))
+        # twistd returns before its daemon's reactor runs, and until then SIGTERM just kills it.
+        status = await self.command("rdvctl", "--state-dir", str(self.folder / "server"), "status")
+        self.assertIn(f"pid:        {pid}\n", status.out.decode())
         return pid
 
     async def kill(self, pid: int) -> None:
