@@ -24,9 +24,6 @@ AT_ONCE = 3.0
 LOOK_SECONDS = 12.0
 """How long it may take until an onsite has seen that its own rules have changed, and has done something about it."""
 
-FAST = 1.5
-"""How long a refusal may take, with the start of Python on a busy machine; to wait for a timeout takes more than 2."""
-
 CHATTER = """
 import socket, sys, time
 talking = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
@@ -68,12 +65,8 @@ class AccessTestCase(TrafficTestCase):
     # What the PC sees
 
     def connect(self, address: str, port: int) -> str:
-        """What comes of an attempt to connect: C{open}, C{refused}, or C{silence} for all else."""
-        began = time.monotonic()
-        found = self.lab.probe("pc", "connect", address, str(port)).strip()
-        if found == "refused":
-            self.assertLess(time.monotonic() - began, FAST)
-        return found
+        """What comes of an attempt to connect: C{open}, C{refused}, or C{silence} for all else, after two seconds."""
+        return self.lab.probe("pc", "connect", address, str(port)).strip()
 
     def echo(self, address: str) -> str:
         """What comes of a datagram: the echo, or the error that the kernel has for it."""
