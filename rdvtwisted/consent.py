@@ -263,7 +263,8 @@ class Consent:
     def _begin(self, visit: Visit, basis: Basis, ends_at: float | None) -> Stay:
         stay = Stay(visit, basis, self.clock, self._forget, ends_at)
         self._stay = stay
-        self._log.info("A session with {visit} may begin; consent: {basis}", visit=visit, basis=basis.value)
+        if basis is not Basis.NOT_REQUIRED:
+            self._log.info("A session with {visit} may begin; consent: {basis}", visit=visit, basis=basis.value)
         self._schedule()
         return stay
 

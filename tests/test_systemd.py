@@ -145,11 +145,12 @@ class PageTests(SynchronousTestCase):
         install, _, onsite, master = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
         for device, name in ((onsite, "onsite-dev"), (master, "master-dev")):
             root = Path(self.mktemp()).absolute()
-            for folder in ("etc/sysusers.d", "etc/systemd/system", "opt/rdvtwisted/bin", "bin"):
+            for folder in ("etc/systemd/system", "opt/rdvtwisted/bin", "bin"):
                 (root / folder).mkdir(parents=True)
             for program in ("bin/python3", "bin/systemctl", "bin/systemd-sysusers", "bin/journalctl"):
                 (root / program).symlink_to("/bin/true")
-            (root / "opt/rdvtwisted/bin/pip").symlink_to("/bin/true")
+            for program in ("pip", "twistd"):
+                (root / "opt/rdvtwisted/bin" / program).symlink_to("/bin/true")
             text = re.sub(r"(?<![\w.])/(etc|opt)/", rf"{root}/\1/", install + device)
             told = subprocess.run(
                 ["/bin/sh", "-eu"],

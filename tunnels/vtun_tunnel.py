@@ -31,6 +31,8 @@ COUNTERS = Path("/proc/self/net/dev")
 _FILE = "vtund.conf"
 #: What vtund puts before each of its lines, and lines that say nothing of why it ended.
 _HEAD = re.compile(r"vtund\[\w+\]: (?:.*?\[\d+\]: )?")
+#: In the line in which a client tells its version.
+_OWN_VERSION = "VTun client ver "
 _EMPTY_WORDS = re.compile(
     r"\.|Exit|Closing connection|Session .* (?:opened|closed)|VTun client .* started|Use SSL-aware.*"
 )
@@ -51,6 +53,11 @@ def counters(interface: str, table: Path = COUNTERS) -> tuple[int, int, int, int
             # In the eyes of the machine: what a program has read from a TUN or TAP device was sent.
             return int(words[8]), int(words[9]), int(words[0]), int(words[1])
     return None
+
+
+def own_version(lines: list[str]) -> str:
+    """What vtund has said of its version, which need not be the first that it has to say."""
+    return next((_HEAD.sub("", line, count=1) for line in lines if _OWN_VERSION in line), "vtund")
 
 
 def last_words(lines: list[str]) -> str:
@@ -157,7 +164,7 @@ class VtunTunnel:
         if parameters.mode is Mode.L3:
             trip = await self._ask(site.reactor, str(parameters.peer_address), site.interface)
         self._report = evolve(self._report, round_trip=trip)
-        self._log.info("The vtun tunnel carries packets: {version}", version=" ".join(program.output()[:1]))
+        self._log.info("The vtun tunnel carries packets: {version}", version=own_version(program.output()))
 
     def _program_ended(self, sentence: str) -> None:
         words = "" if self._program is None else last_words(self._program.output())

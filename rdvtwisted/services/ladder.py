@@ -19,6 +19,8 @@ RESTART_SECONDS = 1800.0
 
 #: Stages of a device's work, as far as they fail by themselves.
 MACHINE, CONNECTION, SERVICE = "this machine's network", "the connection", "the server's service"
+#: The server has answered that it does not know this device, or as one of another role: so will its other door.
+ACCOUNT = "the login"
 
 
 @define
@@ -57,7 +59,7 @@ class Ladder:
         self._failures = 0
 
     def failed(self, stage: str) -> None:
-        """A stage has failed: L{MACHINE}, L{CONNECTION} or L{SERVICE}."""
+        """A stage has failed: L{MACHINE}, L{CONNECTION}, L{SERVICE} or L{ACCOUNT}."""
         now = self._clock.seconds()
         if self._since is None:
             self._since = self._switched_at = now
@@ -78,11 +80,15 @@ class Ladder:
             self._switch(stage)
 
     def _switch(self, stage: str) -> None:
-        """Use the next way; with one only, that is a new connection, as ever."""
+        """Use the next way; without another one, that is a new connection, as ever."""
         self._failures, self._switched_at = 0, self._clock.seconds()
-        if len(self.ways) > 1:
-            before = self.way.place
-            self._use((self._index + 1) % len(self.ways))
+        before, door = self.way.place, self.way.tls
+        count = len(self.ways)
+        others = [(self._index + step) % count for step in range(1, count)]
+        if stage is ACCOUNT:
+            others = [each for each in others if self.ways[each].tls == door]
+        if others:
+            self._use(others[0])
             self._log.warn(
                 "{stage} fails again and again by {before}: from now on by {now}",
                 stage=stage.capitalize(),

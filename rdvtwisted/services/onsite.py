@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from rdvtwisted.adapters.control_server import ControlService
 from rdvtwisted.consent import Consent, Refusal, Stay, Visit
-from rdvtwisted.errors import ConnectionLost, InvalidValue, RDVError, RoleMismatch
+from rdvtwisted.errors import ConnectionLost, InvalidValue, KeyRejected, RDVError, RoleMismatch
 from rdvtwisted.goodbye import bounded, spread
 from rdvtwisted.requests import (
     GetMode,
@@ -26,7 +26,7 @@ from rdvtwisted.requests import (
 from rdvtwisted.services.console import Console, carriage, carried, duration, established, flow
 from rdvtwisted.services.equipment import Equipment
 from rdvtwisted.services.footing import rest
-from rdvtwisted.services.ladder import CONNECTION, MACHINE, SERVICE, Ladder
+from rdvtwisted.services.ladder import ACCOUNT, CONNECTION, MACHINE, SERVICE, Ladder
 from rdvtwisted.services.leg import WATCH_SECONDS, Ending, Leg
 from rdvtwisted.services.link import Link
 from rdvtwisted.services.pace import QUESTIONS, Pace, Turns
@@ -119,7 +119,7 @@ class OnsiteService(Service):
             except CancelledError:
                 raise
             except RDVError as error:
-                self._heed(str(error))
+                self._heed(error)
                 if self._is_news(str(error)):
                     self._log.warn("{error}", error=str(error))
                     self.console.record("offline", error=str(error))
@@ -139,9 +139,11 @@ class OnsiteService(Service):
             else:
                 await rest(self.equipment.network, self.equipment.reactor, delay)
 
-    def _heed(self, trouble: str) -> None:
+    def _heed(self, error: RDVError) -> None:
         """A connection has ended, or there is none; in its last words a server may say over how long to spread."""
-        told = spread(trouble)
+        if isinstance(error, (KeyRejected, RoleMismatch)):
+            self._stage = ACCOUNT
+        told = spread(str(error))
         if told is not None:
             self._spread, self._ask_at = told, self.equipment.reactor.seconds() + SPREAD_SECONDS
 

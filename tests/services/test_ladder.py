@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from rdvtwisted.errors import InvalidValue
 from rdvtwisted.services.device import DeviceSettings, server_addresses
-from rdvtwisted.services.ladder import CONNECTION, MACHINE, RESTART_SECONDS, SERVICE, SWITCH_SECONDS, Ladder
+from rdvtwisted.services.ladder import ACCOUNT, CONNECTION, MACHINE, RESTART_SECONDS, SERVICE, SWITCH_SECONDS, Ladder
 from rdvtwisted.values import Role
 
 
@@ -140,6 +140,14 @@ class LadderTests(SynchronousTestCase):
         """What fails on this machine itself is not for another server to mend."""
         self.assertEqual(self.fail(300.0, MACHINE), ["SSH to a:22"])
         self.assertEqual(self.lines, [])
+
+    def test_account(self) -> None:
+        """A server that does not know the device says so at either door; another server may know it."""
+        self.assertEqual(self.fail(300.0, ACCOUNT), ["SSH to a:22"])
+        self.assertEqual(self.lines, [])
+        self.ladder = self.made("a,b")
+        self.assertEqual(self.fail(90.0, ACCOUNT), ["SSH to a:22", "SSH to b:22"])
+        self.assertIn("The login fails again and again by SSH to a:22: from now on by SSH to b:22", self.lines)
 
     def test_first_again(self) -> None:
         """A way that has worked is used until it fails; then the operator's choice comes first again."""

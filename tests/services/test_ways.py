@@ -13,7 +13,7 @@ from rdvtwisted.errors import ConnectionLost, KeyRejected
 from rdvtwisted.requests import Readiness
 from rdvtwisted.services import ways as module
 from rdvtwisted.services.device import DeviceSettings
-from rdvtwisted.services.ladder import CONNECTION, MACHINE, SERVICE, Ladder
+from rdvtwisted.services.ladder import ACCOUNT, CONNECTION, MACHINE, SERVICE, Ladder
 from rdvtwisted.services.ways import by_first, by_ladder, connect_with
 from tests.services.neighbours import AUTHORITY, SITE, DeviceCase
 from tests.services.test_onsite import OnsiteCase
@@ -131,7 +131,7 @@ class OnsiteTests(OnsiteCase):
         self.fail_next(ConnectionLost("no route"), KeyRejected("unknown key"))
         self.start()
         self.pass_time(0.5)
-        self.assertEqual(self.ladder.told, [CONNECTION, CONNECTION])
+        self.assertEqual(self.ladder.told, [CONNECTION, ACCOUNT])
         self.pass_time(1.0)
         self.here.answer(Readiness.NOT_READY)
         self.assertEqual(self.ladder.told[2:], ["worked"])

@@ -18,7 +18,7 @@ from rdvtwisted.testing.tunnels import MemoryTunnelSite, identity, parameters
 from rdvtwisted.values import Mode, Role, TunnelReport
 from tunnels import vtun
 from tunnels.vtun import VtunBackend
-from tunnels.vtun_tunnel import BUILD_LIMIT, VtunTunnel, counters, last_words
+from tunnels.vtun_tunnel import BUILD_LIMIT, VtunTunnel, counters, last_words, own_version
 
 SECRET = "s3cret"
 COUNTERS = """\
@@ -241,6 +241,12 @@ class FailureTests(TunnelCase):
             self.program.say(line)
         self.program.exit()
         self.assert_gone("vtund ended with status 0: Input/output error (5)")
+
+    def test_version(self) -> None:
+        """Its version is told, also if it has something else to say first."""
+        lines = ["vtund[9]: Can't write PID file /run/x: Permission denied", "VTun client ver 3.X 05/14/2022 started"]
+        self.assertEqual(own_version(lines), "VTun client ver 3.X 05/14/2022 started")
+        self.assertEqual(own_version([]), "vtund")
 
     def test_silent_end(self) -> None:
         """One that ends without a word is told as such."""
