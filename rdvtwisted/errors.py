@@ -164,6 +164,10 @@ class ConnectionLost(RDVError):
     exit_status = 3
 
 
+class FellSilent(ConnectionLost):
+    """The connection to the server was there, and nothing that was awaited came through it in time."""
+
+
 class KeyRejected(RDVError):
     """The server does not accept this device's key."""
 
@@ -213,6 +217,10 @@ class TunnelFailed(RDVError):
     """The tunnel could not be built, or broke."""
 
     exit_status = 4
+
+
+class TunnelSilent(TunnelFailed):
+    """The connection under a tunnel was there, and nothing that was awaited came through it in time."""
 
 
 class PartnerGone(TunnelFailed):

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReadDescriptor, IWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from rdvtwisted.errors import TunnelFailed
+from rdvtwisted.errors import TunnelSilent
 
 T = TypeVar("T")
 
@@ -41,11 +41,11 @@ def within(reactor: Any, seconds: float, waiting: Deferred[T], what: str) -> Def
     """
     C{waiting}, cancelled after so many seconds.
 
-    @param what: what did not happen in time, for the L{TunnelFailed} with which it then fails.
+    @param what: what did not happen in time, for the L{TunnelSilent} with which it then fails.
     """
 
     def late(result: object, timeout: float) -> Failure:
-        return Failure(TunnelFailed(f"{what} within {timeout:.0f} s"))
+        return Failure(TunnelSilent(f"{what} within {timeout:.0f} s"))
 
     return waiting.addTimeout(seconds, reactor, late)
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
-from rdvtwisted.errors import ProtocolError, RDVError, TunnelFailed
+from rdvtwisted.errors import ProtocolError, RDVError, TunnelFailed, TunnelSilent
 from rdvtwisted.interfaces import IPacketDevice
 from tunnels.heartbeat import Heartbeat
 from tunnels.hello import Hello, disagreement
@@ -145,4 +145,4 @@ class Exchange:
         self._line.note(HEARTBEAT, frame(HEARTBEAT, stamp))
 
     def _fell_silent(self) -> None:
-        self._line.fail(TunnelFailed(f"the tunnel to {self._peer} fell silent"), None)
+        self._line.fail(TunnelSilent(f"the tunnel to {self._peer} fell silent"), None)

@@ -305,6 +305,6 @@ def make_master(
         equipment=equipment,
         console=console,
         settings=wanted,
-        connect=by_first(connect_with(equipment), settings.ways()),
+        connect=by_first(connect_with(equipment), settings.ways(), equipment.suspicion),
         finished=lambda: stop(reactor),
     )

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from attrs import define, field
+from attrs import Factory, define, field
 from twisted.internet.defer import CancelledError
-from twisted.internet.endpoints import HostnameEndpoint
 from twisted.logger import Logger
 
 from rdvtwisted import bridged, oldserver, routed
 from rdvtwisted.adapters.hooks import Hooks
 from rdvtwisted.adapters.pins import KnownPeers
+from rdvtwisted.adapters.segments import endpoint
 from rdvtwisted.adapters.uplink import Authority
 from rdvtwisted.consent import Stay, Visit
 from rdvtwisted.errors import MissingProgram, RDVError, RequestRefused, ServerKeyChanged, TunnelFailed
@@ -31,6 +31,7 @@ from rdvtwisted.services.device import DeviceSettings
 from rdvtwisted.services.footing import extremity_gone
 from rdvtwisted.services.leg import Ending, Leg, TunnelSite, reason_of
 from rdvtwisted.services.link import Link
+from rdvtwisted.services.suspicion import Suspicion
 from rdvtwisted.values import EndReason, Mode, PublicKey, Role, SessionView, TunnelParameters, TunnelReport
 
 #: How a session is joined that nobody but the two devices can read.
@@ -47,6 +48,7 @@ class Equipment:
     @ivar backends: the tunnel backends that can be used here, by name.
     @ivar access: what an onsite allows, whatever the server says.
     @ivar hooks: programs that are run before and after a session; C{None}: none.
+    @ivar suspicion: is told how connections and tunnels end.
     @ivar owner: under which everything in the kernel is journalled and named.
     """
 
@@ -62,6 +64,7 @@ class Equipment:
     programs: IPrograms
     access: LocalAccess = field(factory=LocalAccess)
     hooks: Hooks | None = None
+    suspicion: Suspicion = field(init=False, default=Factory(lambda self: Suspicion(self.reactor), takes_self=True))
 
     @property
     def owner(self) -> str:
@@ -169,6 +172,7 @@ class Equipment:
         ending = Ending(EndReason.TUNNEL_FAILED)
         try:
             ending = await leg.run(seconds, pin_and_tell, limited)
+            self.suspicion.heed_end(ending.reason)
         finally:
             await leg.dismantle(ending.reason)
         return ending
@@ -257,7 +261,7 @@ class Equipment:
             network=self.network,
             interface=interface,
             identity=self.identity,
-            door=HostnameEndpoint(self.reactor, way.host, port),
+            door=endpoint(self.reactor, way.host, port, small=link.small or self.suspicion.holds),
             door_address=(way.host, port),
             authority=authority.der or b"",
             programs=self.programs,
@@ -266,9 +270,11 @@ class Equipment:
         )
         # The plan first: if there can be none, there is no tunnel that would have to be closed.
         first_plan = boundary.plan
+        tunnel = backend.device_end(parameters, site)
+        tunnel.closed.addErrback(self.suspicion.heed_failure)
         return Leg(
             session=parameters.session,
-            tunnel=backend.device_end(parameters, site),
+            tunnel=tunnel,
             network=self.network,
             plan=first_plan,
             link=link,

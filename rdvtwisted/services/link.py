@@ -9,12 +9,12 @@ from typing import Any
 from attrs import define, field
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClientEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from rdvtwisted import oldserver
+from rdvtwisted.adapters.segments import endpoint
 from rdvtwisted.adapters.ssh.client import Target, connect
 from rdvtwisted.adapters.ssh.identity import Identity
 from rdvtwisted.adapters.ssh.knownhosts import KnownHosts
@@ -22,7 +22,7 @@ from rdvtwisted.adapters.ssh.link import SSHLink
 from rdvtwisted.adapters.ssh.remote import RemoteShell
 from rdvtwisted.adapters.ssh.settings import ClientSettings
 from rdvtwisted.adapters.uplink import Authority, tls_endpoint
-from rdvtwisted.errors import ConnectionLost, KeyRejected, RDVError
+from rdvtwisted.errors import ConnectionLost, FellSilent, KeyRejected, RDVError
 from rdvtwisted.requests import (
     EndSession,
     GetReturnTime,
@@ -69,6 +69,7 @@ class Link:
 
     @ivar way: the settings by which it has come here: they name the server and the door.
     @ivar authority: of that server's TLS door.
+    @ivar small: its TCP segments are small ones, so that those of its tunnels should be.
     """
 
     _log = Logger()
@@ -78,6 +79,7 @@ class Link:
     _ssh: SSHLink
     way: DeviceSettings | None = None
     authority: Authority | None = None
+    small: bool = False
     _shell: RemoteShell | None = field(default=None, init=False)
     _waiting: deque[_Asking] = field(factory=deque, init=False)
     _current: _Asking | None = field(default=None, init=False)
@@ -295,7 +297,7 @@ class Link:
     def _be_patient(self, seconds: float) -> None:
         self._stop_limit()
         text = f"the server has not answered for {seconds:g} s"
-        self._limit = self._clock.callLater(seconds, lambda: self._fail(ConnectionLost(text)))
+        self._limit = self._clock.callLater(seconds, lambda: self._fail(FellSilent(text)))
 
     def _stop_limit(self) -> None:
         limit, self._limit = self._limit, None
@@ -341,20 +343,23 @@ def _waiting_seconds(asked: Asked | None) -> float:
     return asked.seconds if isinstance(asked, (WaitForMaster, WaitForSessionChange)) else 0.0
 
 
-async def open_link(settings: DeviceSettings, who: Identity, authority: Authority, reactor: Any) -> Link:
+async def open_link(
+    settings: DeviceSettings, who: Identity, authority: Authority, reactor: Any, small: bool = False
+) -> Link:
     """
     Connect to the server that the settings name, make sure that it is the known one, log in, and open a shell.
 
-    @raise ConnectionLost: it cannot be reached, or does not answer.
+    @param small: with small TCP segments.
+    @raise ConnectionLost: it cannot be reached, or does not answer; L{FellSilent}, if it accepts the connection.
     @raise KeyRejected: it does not know this device's key.
     @raise ServerKeyChanged: it is not the known one.
     """
-    endpoint = HostnameEndpoint(reactor, settings.host, settings.port)
+    plain = endpoint(reactor, settings.host, settings.port, small)
     pinned = settings.pinned_port or settings.port
     target = Target(settings.host, pinned, settings.account, who.key, KnownHosts(settings.known_hosts))
     authority.read()
     try:
-        through = tls_endpoint(authority, endpoint) if settings.tls else endpoint
+        through = tls_endpoint(authority, plain) if settings.tls else plain
         ssh = await connect(through, target, reactor, ClientSettings.noticing(settings.silence))
     except KeyRejected as error:
         raise KeyRejected(
@@ -365,7 +370,7 @@ async def open_link(settings: DeviceSettings, who: Identity, authority: Authorit
         if authority.refusal is not None:
             raise authority.refusal from None
         raise
-    link = Link(Dialogue(settings.account, settings.role), reactor, ssh, settings, authority)
+    link = Link(Dialogue(settings.account, settings.role), reactor, ssh, settings, authority, small)
     try:
         await link.open()
     except BaseException:

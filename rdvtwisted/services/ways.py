@@ -5,22 +5,33 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from rdvtwisted.adapters.uplink import Authority
-from rdvtwisted.errors import ConnectionLost, RDVError
+from rdvtwisted.errors import ConnectionLost, FellSilent, RDVError
 from rdvtwisted.services.device import DeviceSettings
 from rdvtwisted.services.equipment import Equipment
 from rdvtwisted.services.footing import stand_by
 from rdvtwisted.services.ladder import Ladder
 from rdvtwisted.services.link import Link, open_link
+from rdvtwisted.services.suspicion import Suspicion
 
 #: What makes a connection by the settings of one way.
 Connect = Callable[[DeviceSettings], Awaitable[Link]]
 
 
 def connect_with(equipment: Equipment) -> Connect:
-    """What connects a device with this equipment, and gives a connection up whose address is gone."""
+    """
+    What connects a device with this equipment, and gives a connection up whose address is gone. How each connection
+    ends, or comes to nothing, is told to the equipment's suspicion.
+    """
+    suspicion = equipment.suspicion
 
     async def connect(way: DeviceSettings) -> Link:
-        link = await open_link(way, equipment.identity, _authority(equipment, way), equipment.reactor)
+        authority = _authority(equipment, way)
+        try:
+            link = await open_link(way, equipment.identity, authority, equipment.reactor, suspicion.holds)
+        except RDVError as error:
+            suspicion.heed(error)
+            raise
+        link.gone().addCallback(suspicion.heed)
         stand_by(link, equipment.network, equipment.reactor)
         return link
 
@@ -32,14 +43,27 @@ def by_ladder(connect: Connect, ladder: Ladder) -> Callable[[], Awaitable[Link]]
     return lambda: connect(ladder.way)
 
 
-def by_first(connect: Connect, ways: tuple[DeviceSettings, ...]) -> Callable[[], Awaitable[Link]]:
-    """For an operator who waits: all ways in their order until one works; else the error is that of the first."""
+def by_first(connect: Connect, ways: tuple[DeviceSettings, ...], suspicion: Suspicion) -> Callable[[], Awaitable[Link]]:
+    """
+    For an operator who waits: all ways in their order until one works; else the error is that of the first.
+
+    @param suspicion: a way that has raised it is tried once more at once: if it is right, that works.
+    """
+
+    async def connect_again(way: DeviceSettings) -> Link:
+        unsuspecting = not suspicion.holds
+        try:
+            return await connect(way)
+        except FellSilent:
+            if unsuspecting and suspicion.holds:
+                return await connect(way)
+            raise
 
     async def connect_somehow() -> Link:
         failure: RDVError | None = None
         for way in ways:
             try:
-                return await connect(way)
+                return await connect_again(way)
             except ConnectionLost as error:
                 failure = failure or error
         assert failure is not None

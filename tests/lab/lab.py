@@ -344,6 +344,22 @@ class Lab:
             rules += f"numgen random mod 1000 < {round(1000 * share)} drop; }}\n}}\n"
         self.run(router, ["nft", "-f", "-"], input=rules, check=True)
 
+    def swallow(self, router: str, longest: int | None) -> None:
+        """
+        Have a router drop, and tell nobody, what it forwards of more than so many bytes; L{None} for nothing.
+
+        From now on the cables that end there carry TCP's segments one by one, as real ones do: else what a host
+        sends would come here as packets of up to 64 KiB, whatever the size of its segments.
+        """
+        for port in self.topology.ports(router):
+            far = self.topology.opposite(router, port.name)
+            self._ip(far, [f"link set {far.name} gso_max_segs 1"])
+        rules = "table ip hole {}\ndelete table ip hole\n"
+        if longest is not None:
+            rules += "table ip hole { chain forward { type filter hook forward priority -300; "
+            rules += f"ip length > {longest} drop; }}\n}}\n"
+        self.run(router, ["nft", "-f", "-"], input=rules, check=True)
+
     def address(self, host: str, interface: str = "eth0") -> IPv4Address:
         """
         The address of one interface of a host.

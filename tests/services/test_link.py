@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from rdvtwisted import requests
 from rdvtwisted.errors import (
     ConnectionLost,
+    FellSilent,
     InvalidValue,
     NoSession,
     OnsiteBusy,
@@ -112,7 +113,7 @@ class OpeningTests(_LinkCase):
         self.clock.advance(GREETING_SECONDS - 0.1)
         self.assertNoResult(opening)
         self.clock.advance(0.1)
-        self.assert_failed(opening, ConnectionLost, "the server has not answered for 40 s")
+        self.assert_failed(opening, FellSilent, "the server has not answered for 40 s")
         self.assertEqual(self.ssh.partings, ["giving up"])
 
     def test_no_shell(self) -> None:
@@ -247,7 +248,7 @@ class PatienceTests(_LinkCase):
         self.clock.advance(seconds - 0.01)
         self.assertNoResult(answer)
         self.clock.advance(0.01)
-        self.assert_failed(answer, ConnectionLost, f"the server has not answered for {seconds:g} s")
+        self.assert_failed(answer, FellSilent, f"the server has not answered for {seconds:g} s")
         self.assertEqual(self.ssh.partings, ["giving up"])
 
     def test_limits(self) -> None:
@@ -386,7 +387,7 @@ class CancellingTests(_LinkCase):
         self.clock.advance(PATIENCE_SECONDS - 0.01)
         self.assertNoResult(after)
         self.clock.advance(0.01)
-        self.assert_failed(after, ConnectionLost, "the server has not answered for 7 s")
+        self.assert_failed(after, FellSilent, "the server has not answered for 7 s")
 
     def test_lost_meanwhile(self) -> None:
         """The connection may break before the interrupted wait is answered."""

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from rdvtwisted.adapters.uplink import Authority
-from rdvtwisted.errors import ConnectionLost, KeyRejected
+from rdvtwisted.errors import ConnectionLost, FellSilent, KeyRejected, RDVError
 from rdvtwisted.requests import Readiness
 from rdvtwisted.services import ways as module
 from rdvtwisted.services.device import DeviceSettings
@@ -26,13 +26,22 @@ class FirstTests(DeviceCase):
         super().setUp()
         self.tried: list[str] = []
         self.errors: dict[str, Exception] = {}
-        self.connect = by_first(self.try_way, evolve(self.equipment.settings, others=(("b", 22),)).ways())
+        ways = evolve(self.equipment.settings, others=(("b", 22),)).ways()
+        self.suspicion = self.equipment.suspicion
+        self.connect = by_first(self.try_way, ways, self.suspicion)
+        self.holes: list[str] = []
 
     async def try_way(self, way: DeviceSettings) -> Any:
         """One way."""
         self.tried.append(way.place)
         if way.place in self.errors:
-            raise self.errors[way.place]
+            error = self.errors[way.place]
+            self.suspicion.heed(error)
+            raise error
+        if way.place in self.holes and not self.suspicion.holds:
+            error = FellSilent(way.place)
+            self.suspicion.heed(error)
+            raise error
         return way
 
     def outcome(self) -> Deferred[Any]:
@@ -57,6 +66,22 @@ class FirstTests(DeviceCase):
         error = self.failureResultOf(self.outcome(), ConnectionLost)
         self.assertEqual(str(error.value), "SSH to rdv.example.org:22")
 
+    def test_hole(self) -> None:
+        """A way through which nothing has come is tried once more at once, and works if that was for large packets."""
+        self.holes = ["SSH to rdv.example.org:22"]
+        self.assertEqual(self.successResultOf(self.outcome()).place, "SSH to rdv.example.org:22")
+        self.assertEqual(self.tried, ["SSH to rdv.example.org:22"] * 2)
+
+    def test_silent(self) -> None:
+        """A server that is silent anyhow is not waited for again and again: just once more, in all."""
+        places = ("SSH to rdv.example.org:22", "SSH to b:22", "TLS to rdv.example.org:443")
+        self.errors = {place: FellSilent(place) for place in places}
+        self.failureResultOf(self.outcome(), FellSilent)
+        self.assertEqual(self.tried, [places[0], *places])
+        self.tried.clear()
+        self.failureResultOf(self.outcome(), FellSilent)
+        self.assertEqual(self.tried, list(places))
+
     def test_refused(self) -> None:
         """A server that is there and says no is not gone round."""
         self.errors = {"SSH to rdv.example.org:22": KeyRejected("no")}
@@ -69,6 +94,12 @@ class _Link:
 
     local_host = None
 
+    def __init__(self) -> None:
+        self.over: Deferred[RDVError] = Deferred()
+
+    def gone(self) -> Deferred[RDVError]:
+        return self.over
+
 
 class AuthorityTests(DeviceCase):
     """By what authority the TLS door of each way is known."""
@@ -77,7 +108,9 @@ class AuthorityTests(DeviceCase):
         """That of one way."""
         found: list[Authority] = []
 
-        async def open_link(settings: DeviceSettings, who: Any, authority: Authority, reactor: Any) -> _Link:
+        async def open_link(
+            settings: DeviceSettings, who: Any, authority: Authority, reactor: Any, small: bool
+        ) -> _Link:
             found.append(authority)
             return _Link()
 
@@ -105,6 +138,56 @@ class AuthorityTests(DeviceCase):
         """Another server has an authority of its own."""
         self.change(others=(("b", None),))
         self.assertEqual(self.authority(self.equipment.settings.ways()[1]).path.name, "server-ca-b.pem")
+
+
+class SegmentsTests(DeviceCase):
+    """Whether the TCP segments of a connection are to be small ones."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.small: list[bool] = []
+        self.link = _Link()
+        self.error: RDVError | None = None
+
+        async def open_link(
+            settings: DeviceSettings, who: Any, authority: Authority, reactor: Any, small: bool
+        ) -> _Link:
+            self.small.append(small)
+            if self.error is not None:
+                raise self.error
+            return self.link
+
+        self.patch(module, "open_link", open_link)
+
+    def connect(self) -> Deferred[Any]:
+        """Make a connection."""
+        return Deferred.fromCoroutine(connect_with(self.equipment)(self.equipment.settings))  # type: ignore[arg-type]
+
+    def test_not_made(self) -> None:
+        """The connection after one that has stood still before it was made is one with small segments."""
+        self.error = FellSilent("the key exchange took longer than 30 s")
+        self.failureResultOf(self.connect(), FellSilent)
+        self.failureResultOf(self.connect(), FellSilent)
+        self.assertEqual(self.small, [False, True])
+
+    def test_lost(self) -> None:
+        """So is the one after a connection that has been there, and has fallen silent."""
+        self.successResultOf(self.connect())
+        self.link.over.callback(FellSilent("nothing was heard of rdv.example.org for 60 s"))
+        self.link = _Link()
+        self.successResultOf(self.connect())
+        self.assertEqual(self.small, [False, True])
+
+    def test_usual(self) -> None:
+        """A connection that is refused, or ends, says nothing about the path."""
+        self.error = ConnectionLost("connection refused")
+        self.failureResultOf(self.connect(), ConnectionLost)
+        self.error = None
+        self.successResultOf(self.connect())
+        self.link.over.callback(ConnectionLost("the connection was lost"))
+        self.link = _Link()
+        self.successResultOf(self.connect())
+        self.assertEqual(self.small, [False, False, False])
 
 
 class _Ladder:

@@ -11,7 +11,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from rdvtwisted.errors import ProtocolError, TunnelFailed
+from rdvtwisted.errors import ProtocolError, TunnelFailed, TunnelSilent
 from rdvtwisted.testing.packets import ALL_OFFLOADS
 from rdvtwisted.testing.tunnels import SEGMENTED, packet
 from rdvtwisted.values import Mode, Offloads, Role
@@ -228,8 +228,8 @@ class SilenceTests(SessionCase):
         self.clock.pump([2.5] * 4)
         self.assertFalse(ends.near.closed.called)
         self.clock.pump([2.5] * 2)
-        await self.assert_refused(ends.near.closed, TunnelFailed, "the tunnel to rpi-onsite fell silent")
-        await self.assert_refused(ends.far.closed, TunnelFailed, "the tunnel to rpi-master fell silent")
+        await self.assert_refused(ends.near.closed, TunnelSilent, "the tunnel to rpi-onsite fell silent")
+        await self.assert_refused(ends.far.closed, TunnelSilent, "the tunnel to rpi-master fell silent")
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
 

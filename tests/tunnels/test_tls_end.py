@@ -13,7 +13,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
-from rdvtwisted.errors import PeerKeyChanged, ProtocolError, RDVError, RequestRefused, TunnelFailed
+from rdvtwisted.errors import PeerKeyChanged, ProtocolError, RDVError, RequestRefused, TunnelFailed, TunnelSilent
 from rdvtwisted.testing.packets import ALL_OFFLOADS, MemoryPacketDevice
 from rdvtwisted.testing.server_tunnels import MemoryServerSite, WatchedReactor, terms
 from rdvtwisted.testing.streams import MemoryStream
@@ -231,7 +231,7 @@ class DeviceTests(EndCase):
         """A device that has fallen silent is given up."""
         await self.opened()
         self.reactor.clock.pump([2.5] * 6)
-        self.assertIn("fell silent", await self.over(TunnelFailed))
+        self.assertIn("fell silent", await self.over(TunnelSilent))
 
     async def test_deaf(self) -> None:
         """Closing takes a second at most, even if the device does not read."""

@@ -22,7 +22,7 @@ from rdvtwisted.adapters.ssh.settings import ClientSettings
 from rdvtwisted.adapters.ssh.signatures import PrivateKey, public_key, verify
 from rdvtwisted.adapters.ssh.transport import SecureTransport
 from rdvtwisted.adapters.ssh.wire import Reader, string
-from rdvtwisted.errors import ConnectionLost, InvalidValue, KeyRejected, ProtocolError, RDVError
+from rdvtwisted.errors import ConnectionLost, FellSilent, InvalidValue, KeyRejected, ProtocolError, RDVError
 from rdvtwisted.values import PublicKey
 
 _T = TypeVar("_T")
@@ -113,6 +113,16 @@ class ClientTransport(SecureTransport, conch.SSHClientTransport):
         self._failure = self._failure or error
         self.sendDisconnect(conch.DISCONNECT_BY_APPLICATION, "this client gives up")
 
+    def overdue(self, reason: str) -> None:
+        """A key exchange, or what has to come before it, does not come to its end."""
+        self._failure = self._failure or FellSilent(f"the connection to {self.name} was lost: {reason}")
+        super().overdue(reason)
+        self.transport.abortConnection()
+
+    def _fell_silent(self, text: str) -> None:
+        self.give_up(FellSilent(text))
+        self.transport.abortConnection()
+
     def disconnect(self, reason: str) -> Deferred[None]:
         """See L{SSHLink.disconnect}."""
         if self.closed.called:
@@ -202,7 +212,7 @@ class ClientTransport(SecureTransport, conch.SSHClientTransport):
         self.send(conch.MSG_SERVICE_REQUEST, string(Login.name))
         seconds = self.settings.login_seconds
         self._login_limit = self.clock.callLater(
-            seconds, self.give_up, ConnectionLost(f"{self.name} did not let us log in within {seconds:g} s")
+            seconds, self._fell_silent, f"{self.name} did not let us log in within {seconds:g} s"
         )
 
     # Logging in
@@ -257,15 +267,14 @@ class ClientTransport(SecureTransport, conch.SSHClientTransport):
 
     def _silent(self) -> None:
         seconds = self.settings.keepalive_idle + self.settings.keepalive_answer
-        self.give_up(ConnectionLost(f"nothing was heard of {self.name} for {seconds:g} s"))
-        self.transport.abortConnection()
+        self._fell_silent(f"nothing was heard of {self.name} for {seconds:g} s")
 
     def limit(self, opening: Deferred[_T], what: str) -> Deferred[_T]:
-        """Let C{opening} fail if it takes too long: with L{ConnectionLost}, saying C{what}."""
+        """Let C{opening} fail if it takes too long: with L{FellSilent}, saying C{what}."""
         seconds = self.settings.open_seconds
 
         def too_late(result: _T | Failure, timeout: float) -> _T:
-            raise ConnectionLost(f"{what} within {timeout:g} s")
+            raise FellSilent(f"{what} within {timeout:g} s")
 
         return opening.addTimeout(seconds, self.clock, too_late)
 
@@ -290,8 +299,8 @@ def connect(
 
     Every stage has a limit in time. Cancelling gives up.
 
-    @return: a Deferred of the L{SSHLink}. It fails with L{ConnectionLost},
-        L{KeyRejected}, L{rdvtwisted.errors.ServerKeyChanged}, or
+    @return: a Deferred of the L{SSHLink}. It fails with L{ConnectionLost} (L{FellSilent}, if a transport connection
+        was there), L{KeyRejected}, L{rdvtwisted.errors.ServerKeyChanged}, or
         L{rdvtwisted.errors.StateDirectoryError} if the file of known hosts cannot be used.
     """
     settings = settings or ClientSettings()

@@ -69,4 +69,5 @@ class ClientSettings(LineSettings):
             connect_seconds=min(usual.connect_seconds, silence),
             login_seconds=min(usual.login_seconds, silence),
             open_seconds=min(usual.open_seconds, silence),
+            exchange_seconds=min(usual.exchange_seconds, silence),
         )

@@ -100,8 +100,12 @@ class SecureTransport(PacketTransport):
         if self._exchange_limit is None:
             seconds = self.settings.exchange_seconds
             self._exchange_limit = self.clock.callLater(
-                seconds, self.fail, f"the key exchange took longer than {seconds:g} s"
+                seconds, self.overdue, f"the key exchange took longer than {seconds:g} s"
             )
+
+    def overdue(self, reason: str) -> None:
+        """End the connection because a key exchange does not come to its end: C{reason}."""
+        self.fail(reason)
 
     def ssh_KEXINIT(self, packet: bytes) -> Any:
         """The peer begins a key exchange, or joins ours."""

@@ -17,7 +17,7 @@ from rdvtwisted.adapters.ssh.login import signature_algorithm
 from rdvtwisted.adapters.ssh.settings import ServerSettings
 from rdvtwisted.adapters.ssh.signatures import public_key
 from rdvtwisted.adapters.ssh.wire import Reader, string, uint32
-from rdvtwisted.errors import ConnectionLost, RDVError, ServerKeyChanged, StateDirectoryError
+from rdvtwisted.errors import ConnectionLost, FellSilent, RDVError, ServerKeyChanged, StateDirectoryError
 from tests.adapters.ssh.test_authentication import Mute
 from tests.adapters.ssh.world import ECDSA, ED25519, HOST_KEYS, RSA, STRANGER, Listener, Recorder, World
 
@@ -42,7 +42,8 @@ class ConnectTests(World):
 
     def line(self, link: Deferred[SSHLink], kind: type[RDVError] = ConnectionLost) -> str:
         """What the device reads."""
-        text = str(self.failureResultOf(link, kind).value)
+        self.failed = self.failureResultOf(link, kind).value
+        text = str(self.failed)
         self.assertNotIn("\n", text)
         self.assertIn("rdv.example.org", text)
         return text
@@ -64,14 +65,16 @@ class ConnectTests(World):
         """A server that does not answer at all."""
         link = self.attempt(lambda factory: Deferred())
         self.clock.advance(20)
-        self.assertIn("within 20 s", self.line(link))
+        text = self.line(link)
+        self.assertIn("within 20 s", text)
+        self.assertIs(type(self.failed), ConnectionLost, "nothing was there that could have fallen silent")
 
     def test_no_key_exchange(self) -> None:
         """A server that accepts the connection and says nothing."""
         link = self.attempt(self.mute)
         self.clock.advance(30)
         self.pump()
-        self.assertIn("the key exchange took longer than 30 s", self.line(link))
+        self.assertIn("the key exchange took longer than 30 s", self.line(link, FellSilent))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_no_login(self) -> None:
@@ -85,7 +88,7 @@ class ConnectTests(World):
         self.assertNoResult(link)
         self.clock.advance(20)
         self.pump()
-        self.assertIn("did not let us log in within 20 s", self.line(link))
+        self.assertIn("did not let us log in within 20 s", self.line(link, FellSilent))
 
     def way_to(self, change: Any) -> Any:
         """To the server, whose end of the connection is changed before."""

@@ -12,7 +12,7 @@ from rdvtwisted.adapters.eventlog import EventLog
 from rdvtwisted.adapters.ssh.server import FAREWELLS
 from rdvtwisted.adapters.ssh.signatures import PrivateKey
 from rdvtwisted.adapters.ssh.wire import boolean, string
-from rdvtwisted.errors import ConnectionLost, LanAddressMissing
+from rdvtwisted.errors import ConnectionLost, FellSilent, LanAddressMissing
 from rdvtwisted.events import EntryRefused
 from rdvtwisted.ration import INTERVAL_SECONDS
 from rdvtwisted.shell.shell import Action, Shell
@@ -82,11 +82,12 @@ class LivenessTests(World):
 
     def test_server_gone(self) -> None:
         """So is a server, by the device."""
-        self.log_in()
+        link = self.successResultOf(self.begin())
         self.server_end.dataReceived = lambda data: None  # type: ignore[method-assign]
         self.server_end.transport.writeSequence = lambda data: None
         passed = self.until(lambda: self.client_end.closing)
         self.assertEqual(passed, 60)
+        self.failureResultOf(link.closed, FellSilent)
 
     def test_heard_seldom(self) -> None:
         """A busy device's desk is told that it lives at most once a second."""

@@ -16,6 +16,7 @@ from zope.interface import implementer
 from rdvtwisted.adapters.ssh.client import ClientTransport, connect
 from rdvtwisted.adapters.ssh.identity import Identity, identity
 from rdvtwisted.adapters.ssh.server import ServerTransport
+from rdvtwisted.errors import FellSilent
 from tests.adapters.ssh.world import Listener, Recorder, World
 
 
@@ -65,6 +66,19 @@ class TlsTests(World):
         self.assertEqual(listener.out, b"rpi1100$ onsite\nrpi1100$ ")
         self.assertIsNone(self.result(link.disconnect("update")))
         self.assertEqual(self.desk.left, ["update"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_no_handshake(self) -> None:
+        """A handshake of TLS that comes to nothing takes no longer than a key exchange may, which waits for it."""
+        link = connect(self, self.target(), self.clock)  # type: ignore[arg-type]
+        self.pumps[-1].server.dataReceived = lambda data: None  # type: ignore[attr-defined]
+        self.clock.advance(29)
+        self.pump()
+        self.assertNoResult(link)
+        self.clock.advance(1)
+        self.pump()
+        error = self.failureResultOf(link, FellSilent).value
+        self.assertIn("the key exchange took longer than 30 s", str(error))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_sent_away(self) -> None:
