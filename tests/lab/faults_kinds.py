@@ -50,6 +50,15 @@ MEDDLING = (
 )
 """What others do to a session's configuration: firewalls are reloaded, daemons tidy up."""
 
+LONGEST_PACKET = 1280
+"""Bytes of the longest packet that a bad path lets through: as few as IPv6 allows it."""
+
+HOLE_SECONDS = DEVICES_SILENCE_SECONDS + BACK_SECONDS
+"""
+How long it may take to be back behind such a path: one more connection falls silent, and the next one works. Where
+nothing was up yet, both a connection and the tunnel of a session may have to.
+"""
+
 OTHER_DOOR_SECONDS = 3 * DEVICES_SILENCE_SECONDS + 2 * SWITCH_SECONDS
 """How long it may take to notice that a door is closed, to find that it stays so, and to take the other one."""
 
@@ -191,6 +200,27 @@ def _lose(router: str, play: Play) -> None:
         lab.lose(router, 0.0)
     play.lifted()
     play.goes_on()
+
+
+def _swallow(router: str, play: Play) -> None:
+    """A path begins to swallow large packets, and tells nobody: who has to do with it is back by itself."""
+    lab = play.stage.lab
+    lab.swallow(router, LONGEST_PACKET)
+    try:
+        if play.phase == IDLE:
+            play.end("onsite", signal.SIGTERM)
+            play.restart("onsite")
+            until(lambda: onsite_id() in play.stage.online(), HOLE_SECONDS, f"{onsite_id()} to be listed")
+        else:
+            if play.phase == TRAFFIC:
+                play.press()
+                play.struck()
+                if not play.carries():  # it may have small segments already
+                    play.notice()
+            play.carries_in_time(HOLE_SECONDS if play.phase == TRAFFIC else 2 * HOLE_SECONDS)
+    finally:
+        lab.swallow(router, None)
+    play.lifted()
 
 
 def _meddle(host: str, play: Play) -> None:
@@ -348,6 +378,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault("kill-vtund-onsite", (TRAFFIC,), partial(_kill_program, "onsite", "vtund"), backends=("vtun",)),
     Fault("kill-vtund-master", (TRAFFIC,), partial(_kill_program, "master", "vtund"), backends=("vtun",)),
     *_each("lossy", _lose, {"site-router": PHASES, "support-router": MASTERS}, 1),
+    Fault("hole-site", (IDLE, BUILDING, TRAFFIC), partial(_swallow, "site-router"), 1, ("tls", "vtun")),
+    Fault("hole-support", (OPENING, BUILDING, TRAFFIC), partial(_swallow, "support-router"), 1, ("tls", "vtun")),
     *_each("meddle", _meddle, {"onsite": (TRAFFIC,), "master": (TRAFFIC,)}),
     *_each("unmake", _unmake, {"onsite": (TRAFFIC,), "master": (TRAFFIC,)}, 1),
     Fault("freeze-vtund-onsite", (TRAFFIC,), partial(_freeze_program, "onsite", "vtund"), 1, ("vtun",)),

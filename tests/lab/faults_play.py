@@ -16,6 +16,7 @@ from tests.lab.faults_judge import Judge, descendants, table
 from tests.lab.faults_stage import DEVICES_SILENCE_SECONDS, GUEST, Stage
 from tests.lab.processes import LabError, LabProcess
 from tests.lab.scene import BACK_SECONDS
+from tests.lab.traffic import digest
 
 SILENCE_SECONDS = 15.0
 """In a session, how long a half-open connection may go unnoticed (design promise)."""
@@ -34,6 +35,9 @@ GOOD_ENDS = (0, 3, 4)
 
 _OPENING_SECONDS, _BUILDING_SECONDS, _CLOSING_SECONDS, _TRAFFIC_SECONDS = 0.45, 0.12, 0.17, 0.3
 """How long each phase lasts here, about: within it, the moment is left to chance."""
+
+PAGE_BYTES = 200_000
+"""Of a page that is fetched through a session: too many for a few packets that come through by luck."""
 
 _LOOK_SECONDS = 0.03
 """Between two looks at everything."""
@@ -210,6 +214,11 @@ class Play:
         """The cause is gone: recovery counts from now."""
         self._mark = time.monotonic()
 
+    def press(self) -> None:
+        """The PC sends packets as large as they come, and gets as large answers."""
+        self._stop_ping()
+        self._ping = self.stage.lab.start("pc", ["ping", "-i", "0.02", "-s", "1472", self.stage.web])
+
     def notice(self, *away: str) -> None:
         """
         Whoever can notice that somebody has fallen silent, does in time: in a session, it is over and has left
@@ -288,6 +297,24 @@ class Play:
         if self.phase == TRAFFIC:
             self._require_through(BACK_SECONDS)
             self._recover()
+            self._end_master()
+
+    def carries(self) -> bool:
+        """Whether the session is up, and large packets come through it."""
+        if not self._through():
+            return False
+        return self.stage.lab.probe("pc", "digest", f"http://{self.stage.web}/random/{PAGE_BYTES}") == digest(
+            PAGE_BYTES
+        )
+
+    def carries_in_time(self, seconds: float) -> None:
+        """In this time large packets come through the session, which ends then; the master may if it was never up."""
+        until(
+            lambda: self.carries() or (self.master.poll() is not None and "up" not in self._events()),
+            seconds,
+            "large packets to come through the session",
+        )
+        if self.master.poll() is None:
             self._end_master()
 
     def is_lost(self, after: float = 0.0) -> None:

@@ -13,6 +13,7 @@ from zope.interface.verify import verifyObject
 
 from rdvtwisted.access import SessionGrant
 from rdvtwisted.adapters.pins import KnownPeers
+from rdvtwisted.adapters.segments import SmallSegments
 from rdvtwisted.errors import (
     AccessDenied,
     ConfigError,
@@ -26,6 +27,7 @@ from rdvtwisted.errors import (
     ServerKeyChanged,
     StateDirectoryError,
     TunnelFailed,
+    TunnelSilent,
 )
 from rdvtwisted.interfaces import IDeviceTunnel, ITunnelBackend, ITunnelSite
 from rdvtwisted.plan import FirewallTable, Pair, Route, interface_name
@@ -39,7 +41,7 @@ from rdvtwisted.requests import (
 )
 from rdvtwisted.scope import Scope
 from rdvtwisted.services.boundary import LocalAccess
-from rdvtwisted.services.leg import Ending, Leg
+from rdvtwisted.services.leg import VERDICT_SECONDS, Ending, Leg
 from rdvtwisted.testing.tunnels import identity
 from rdvtwisted.values import EndReason, Mode, Role, SessionState, SessionView, TunnelParameters, TunnelReport
 from tests.services.neighbours import AUTHORITY, PEER, REPORT, SITE, Backend, DeviceCase
@@ -165,6 +167,37 @@ class SessionTests(EquipmentCase):
         _, self.link = opened(self.role, self.clock, self.server())
         self.attend()
         self.assertEqual(repr(self.tunnel.site.door), "<HostnameEndpoint rdv.example.org:8443>")
+
+    def small(self) -> bool:
+        """Whether a tunnel that is built now has small segments."""
+        self.attend()
+        return isinstance(self.tunnel.site.door._reactor, SmallSegments)  # type: ignore[attr-defined]
+
+    def test_segments(self) -> None:
+        """The tunnel has small segments if its device has reason to, or has come by such a connection itself."""
+        self.clock.nameResolver = None  # type: ignore[attr-defined]
+        self.assertFalse(self.small())
+        _, self.link = opened(self.role, self.clock, self.server())
+        self.link.small = True
+        self.assertTrue(self.small())
+        _, self.link = opened(self.role, self.clock, self.server())
+        self.equipment.suspicion.heed(TunnelSilent("the tunnel to rpi2200 fell silent"))
+        self.assertTrue(self.small())
+
+    def test_silence(self) -> None:
+        """A tunnel that falls silent ends its session, and is a reason for small segments in the next one."""
+        ending = self.attend()
+        self.tunnel.closed.errback(TunnelSilent("the tunnel to rpi2200 fell silent"))
+        self.clock.advance(VERDICT_SECONDS)
+        self.assert_ended(ending, EndReason.TUNNEL_LOST, TunnelSilent, "the tunnel to rpi2200 fell silent")
+        self.assertTrue(self.equipment.suspicion.holds)
+
+    def test_lost_elsewhere(self) -> None:
+        """So is one of which the other device says that it is lost."""
+        ending = self.attend()
+        self.servers[-1].answer(SessionView(reason=EndReason.TUNNEL_LOST))
+        self.assert_ended(ending, EndReason.TUNNEL_LOST)
+        self.assertTrue(self.equipment.suspicion.holds)
 
     def test_plan(self) -> None:
         """Each role has its own plan."""
