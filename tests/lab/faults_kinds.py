@@ -215,12 +215,14 @@ def _swallow(router: str, play: Play) -> None:
             if play.phase == TRAFFIC:
                 play.press()
                 play.struck()
-                if not play.carries():  # it may have small segments already
+                if not play.stage.carries():  # it may have small segments already
                     play.notice()
             play.carries_in_time(HOLE_SECONDS if play.phase == TRAFFIC else 2 * HOLE_SECONDS)
     finally:
         lab.swallow(router, None)
-    play.lifted()
+    # The next time, nobody knows of this one.
+    play.end("onsite", signal.SIGTERM)
+    play.restart("onsite")
 
 
 def _meddle(host: str, play: Play) -> None:

@@ -16,7 +16,6 @@ from tests.lab.faults_judge import Judge, descendants, table
 from tests.lab.faults_stage import DEVICES_SILENCE_SECONDS, GUEST, Stage
 from tests.lab.processes import LabError, LabProcess
 from tests.lab.scene import BACK_SECONDS
-from tests.lab.traffic import digest
 
 SILENCE_SECONDS = 15.0
 """In a session, how long a half-open connection may go unnoticed (design promise)."""
@@ -35,9 +34,6 @@ GOOD_ENDS = (0, 3, 4)
 
 _OPENING_SECONDS, _BUILDING_SECONDS, _CLOSING_SECONDS, _TRAFFIC_SECONDS = 0.45, 0.12, 0.17, 0.3
 """How long each phase lasts here, about: within it, the moment is left to chance."""
-
-PAGE_BYTES = 200_000
-"""Of a page that is fetched through a session: too many for a few packets that come through by luck."""
 
 _LOOK_SECONDS = 0.03
 """Between two looks at everything."""
@@ -299,18 +295,10 @@ class Play:
             self._recover()
             self._end_master()
 
-    def carries(self) -> bool:
-        """Whether the session is up, and large packets come through it."""
-        if not self._through():
-            return False
-        return self.stage.lab.probe("pc", "digest", f"http://{self.stage.web}/random/{PAGE_BYTES}") == digest(
-            PAGE_BYTES
-        )
-
     def carries_in_time(self, seconds: float) -> None:
         """In this time large packets come through the session, which ends then; the master may if it was never up."""
         until(
-            lambda: self.carries() or (self.master.poll() is not None and "up" not in self._events()),
+            lambda: self.stage.carries() or (self.master.poll() is not None and "up" not in self._events()),
             seconds,
             "large packets to come through the session",
         )

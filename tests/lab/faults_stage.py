@@ -23,6 +23,7 @@ from tests.lab.namespaces import command
 from tests.lab.private import clear_abandoned
 from tests.lab.processes import LabProcess
 from tests.lab.topology import CUSTOMER_LAN
+from tests.lab.traffic import digest
 
 PREFIX = "rdvf"
 """What the prefixes of these labs start with, before the process id."""
@@ -47,6 +48,9 @@ IDLE_SECONDS, ANSWER_SECONDS = 4.0, 3.0
 
 DEVICES_SILENCE_SECONDS = 9.0
 """Setting of the devices here: how long they believe in a silent server outside of a session."""
+
+PAGE_BYTES = 200_000
+"""Of a page that is fetched through a session: too many for a few packets that come through by luck."""
 
 _HERE = Path(__file__).parent
 _CHECKOUT = _HERE.parents[1]
@@ -220,6 +224,10 @@ class Stage:
     def reaches(self) -> bool:
         """Whether the engineer's PC gets an answer of the customer's web server."""
         return self.lab.pings("pc", self.web)
+
+    def carries(self) -> bool:
+        """Whether the engineer's PC gets a page of the customer's web server that is too large for a few packets."""
+        return self.lab.probe("pc", "digest", f"http://{self.web}/random/{PAGE_BYTES}") == digest(PAGE_BYTES)
 
     def online(self) -> dict[str, dict[str, object]]:
         """What the server says of each device that is here, by its id; nobody, if it does not run."""
