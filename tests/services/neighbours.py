@@ -110,6 +110,12 @@ class Backend:
         raise NotImplementedError("no server is built of these neighbours")
 
 
+class Reactor(Clock):
+    """As much of a reactor as it takes to make an endpoint that nobody connects with."""
+
+    nameResolver: object = None
+
+
 class DeviceCase(SynchronousTestCase):
     """A device with its equipment, and servers that it may connect to."""
 
@@ -117,7 +123,7 @@ class DeviceCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Make them."""
-        self.clock = Clock()
+        self.clock = Reactor()
         self.folder = Path(self.mktemp())
         self.folder.mkdir()
         self.network = MemoryNetwork(SITE)

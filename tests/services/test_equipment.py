@@ -175,7 +175,6 @@ class SessionTests(EquipmentCase):
 
     def test_segments(self) -> None:
         """The tunnel has small segments if its device has reason to, or has come by such a connection itself."""
-        self.clock.nameResolver = None  # type: ignore[attr-defined]
         self.assertFalse(self.small())
         _, self.link = opened(self.role, self.clock, self.server())
         self.link.small = True
