@@ -14,7 +14,7 @@ from rdvtwisted.adapters.ssh.client import connect
 from rdvtwisted.adapters.ssh.hostkeys import HostKeys
 from rdvtwisted.adapters.ssh.link import SSHLink
 from rdvtwisted.adapters.ssh.login import signature_algorithm
-from rdvtwisted.adapters.ssh.settings import ServerSettings
+from rdvtwisted.adapters.ssh.settings import ClientSettings, ServerSettings
 from rdvtwisted.adapters.ssh.signatures import public_key
 from rdvtwisted.adapters.ssh.wire import Reader, string, uint32
 from rdvtwisted.errors import ConnectionLost, FellSilent, RDVError, ServerKeyChanged, StateDirectoryError
@@ -76,6 +76,14 @@ class ConnectTests(World):
         self.pump()
         self.assertIn("the key exchange took longer than 30 s", self.line(link, FellSilent))
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_patience(self) -> None:
+        """Who believes in a silent server for a short time does so at each stage; nobody waits longer for that."""
+        for silence, seconds in ((9.0, (9.0, 9.0, 9.0, 9.0)), (600.0, (20.0, 30.0, 20.0, 20.0))):
+            found = ClientSettings.noticing(silence)
+            limits = (found.connect_seconds, found.exchange_seconds, found.login_seconds, found.open_seconds)
+            self.assertEqual(limits, seconds)
+            self.assertEqual(found.keepalive_idle + found.keepalive_answer, silence)
 
     def test_no_login(self) -> None:
         """A server that exchanges keys and says nothing more."""
