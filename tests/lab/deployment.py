@@ -20,8 +20,8 @@ EXTREMITY = "eth1"
 DOORS = {"ssh": 22, "tls": 443}
 """The server's doors and their ports; a device uses one of them."""
 
-START_SECONDS = 20.0
-"""How long a service may take to start: Python, its imports, and keys on a slow machine."""
+START_SECONDS = 60.0
+"""How long a program may take to start: Python, its imports, and keys on a slow machine that others use, too."""
 
 SESSION_SECONDS = 20.0
 """How long a session may take from the start of the master's program until it is up."""

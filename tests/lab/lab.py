@@ -175,7 +175,7 @@ class Lab:
         self,
         host: str,
         argv: Sequence[str],
-        timeout: float = 10.0,
+        timeout: float = 30.0,
         *,
         input: str | None = None,
         env: Mapping[str, str] | None = None,

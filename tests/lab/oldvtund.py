@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.lab.processes import LabError, eventually
 
-START_SECONDS = 10.0
+START_SECONDS = 60.0
 """How long vtund may take until it listens; the original waits for ever."""
 
 END_SECONDS = 1.0

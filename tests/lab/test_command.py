@@ -41,7 +41,7 @@ class CommandTests(SynchronousTestCase):
         [web] = status["hosts"]["web"]["processes"]
         self.assertIn("website.py", web["command"])
         done = self.script(lab, "exec", "onsite", "sh", "-c", "hostname; exit 7")
-        self.assertEqual((done.returncode, done.stdout), (7, "onsite\n"))
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (7, "onsite\n", ""))
         self.assertEqual(self.script(lab, "cut", "onsite").returncode, 0)
         self.assertIn("NO-CARRIER", self.script(lab, "exec", "onsite", "ip", "link").stdout)
         self.assertEqual(self.script(lab, "mend", "onsite").returncode, 0)
