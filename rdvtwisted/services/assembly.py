@@ -42,7 +42,7 @@ from rdvtwisted.services.onsite import OnsiteService
 from rdvtwisted.services.pace import Pace
 from rdvtwisted.services.process import complain, global_reactor, replacing, say, stop
 from rdvtwisted.services.sweeping import PROGRAMS_NAME
-from rdvtwisted.services.ways import by_first, by_ladder, connect_with
+from rdvtwisted.services.ways import aloud, by_first, by_ladder, connect_with
 from rdvtwisted.values import Missing
 
 #: The program that clears away after this process.
@@ -297,14 +297,16 @@ def make_master(
     console.check()
     _check_hooks(hooks)
     equipment = _equipment(settings, reactor)
+    connect = connect_with(equipment)
     if wanted.onsite is not None:
         require_net_admin()
         _require_backends(equipment, wanted.backends or ())
+        connect = aloud(connect, console.say)
     equipment.hooks = _hooks(equipment, hooks, console)
     return MasterService(
         equipment=equipment,
         console=console,
         settings=wanted,
-        connect=by_first(connect_with(equipment), settings.ways(), equipment.suspicion),
+        connect=by_first(connect, settings.ways(), equipment.suspicion),
         finished=lambda: stop(reactor),
     )

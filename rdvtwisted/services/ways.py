@@ -38,6 +38,19 @@ def connect_with(equipment: Equipment) -> Connect:
     return connect
 
 
+def aloud(connect: Connect, say: Callable[[str], None]) -> Connect:
+    """What connects, and tells of each way when it tries it for the first time."""
+    told: set[str] = set()
+
+    async def connect_aloud(way: DeviceSettings) -> Link:
+        if way.place not in told:
+            told.add(way.place)
+            say(f"Connecting by {way.place}")
+        return await connect(way)
+
+    return connect_aloud
+
+
 def by_ladder(connect: Connect, ladder: Ladder) -> Callable[[], Awaitable[Link]]:
     """For a device that is patient: each time one try, by the way that it is the turn of."""
     return lambda: connect(ladder.way)

@@ -396,7 +396,8 @@ class NetworkTests(CommandCase):
         result = await self.command(
             "rdv-master", *self.device(server, "rpi1"), "-o", "rpi9", "--wait", "0", before=here
         )
-        self.assertEqual(result.out, b"Connecting to onsite rpi9\n...done\n")
+        first = f"Connecting by SSH to 127.0.0.1:{server.ssh_port}\n".encode()
+        self.assertEqual(result.out, first + b"Connecting to onsite rpi9\n...done\n")
         self.assertEqual(result.err, b"rdv-master: OnsiteDeviceIsNotRegistered: rpi9 is not online\n")
         self.assertEqual(result.status, 1)
 

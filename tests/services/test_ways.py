@@ -14,7 +14,7 @@ from rdvtwisted.requests import Readiness
 from rdvtwisted.services import ways as module
 from rdvtwisted.services.device import DeviceSettings
 from rdvtwisted.services.ladder import ACCOUNT, CONNECTION, MACHINE, SERVICE, Ladder
-from rdvtwisted.services.ways import by_first, by_ladder, connect_with
+from rdvtwisted.services.ways import aloud, by_first, by_ladder, connect_with
 from tests.services.neighbours import AUTHORITY, SITE, DeviceCase
 from tests.services.test_onsite import OnsiteCase
 
@@ -81,6 +81,17 @@ class FirstTests(DeviceCase):
         self.tried.clear()
         self.failureResultOf(self.outcome(), FellSilent)
         self.assertEqual(self.tried, list(places))
+
+    def test_told(self) -> None:
+        """The operator reads what is tried; when a session that was lost is sought again, not once more."""
+        told: list[str] = []
+        self.connect = by_first(
+            aloud(self.try_way, told.append), self.equipment.settings.ways(), self.equipment.suspicion
+        )
+        self.errors = {"SSH to rdv.example.org:22": ConnectionLost("no route")}
+        for _ in range(2):
+            self.successResultOf(self.outcome())
+        self.assertEqual(told, ["Connecting by SSH to rdv.example.org:22", "Connecting by TLS to rdv.example.org:443"])
 
     def test_refused(self) -> None:
         """A server that is there and says no is not gone round."""

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from attrs import frozen
 from twisted.conch.ssh import transport as conch
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
@@ -92,12 +93,14 @@ class ClientTransport(SecureTransport, conch.SSHClientTransport):
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         """The connection is over."""
+        told = self.end_reason
         super().connectionLost(reason)
         if self._liveness is not None:
             self._liveness.stop()
         if self._login_limit is not None and self._login_limit.active():
             self._login_limit.cancel()
-        error = self._failure or ConnectionLost(f"the connection to {self.name} was lost: {self.end_reason}")
+        why = f": {told}" if told else "" if self.gotVersion else " before an SSH server answered"
+        error = self._failure or ConnectionLost(f"the connection to {self.name} was lost{why}")
         if not self.ready.called:
             self.ready.errback(error)
         elif self._parting:
@@ -291,6 +294,14 @@ class _OneConnection(Factory):
         return self._line
 
 
+def _obstacle(failure: Failure) -> str:
+    """Why there is no connection, in one line."""
+    if isinstance(failure.value, ConnectError) and isinstance(failure.value.args[0], Failure):
+        # Of a socket that epoll reports as closed, as after an ICMP error, Twisted does not ask why.
+        return "the connection was rejected"
+    return failure.getErrorMessage()
+
+
 def connect(
     endpoint: IStreamClientEndpoint, target: Target, clock: IReactorTime, settings: ClientSettings | None = None
 ) -> Deferred[SSHLink]:
@@ -311,6 +322,8 @@ def connect(
     made = endpoint.connect(_OneConnection(line))
 
     def cancel(link: Deferred[SSHLink]) -> None:
+        # An endpoint that is cancelled may fail with another error.
+        link.errback(CancelledError())
         made.cancel()
         if line.transport is not None:
             line.transport.abortConnection()
@@ -323,7 +336,7 @@ def connect(
     def unreachable(failure: Failure) -> None:
         error = failure.value
         if not isinstance(error, (RDVError, CancelledError)):
-            error = ConnectionLost(f"{line.name} could not be reached: {failure.getErrorMessage()}")
+            error = ConnectionLost(f"{line.name} could not be reached: {_obstacle(failure)}")
         if not line.ready.called:
             line.ready.errback(error)
 

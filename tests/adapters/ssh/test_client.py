@@ -6,8 +6,10 @@ from typing import Any
 
 from twisted.conch.ssh import connection as numbers
 from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.error import ConnectError, ConnectionDone
 from twisted.internet.interfaces import IProtocol, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from rdvtwisted.adapters.ssh.client import connect
@@ -60,6 +62,11 @@ class ConnectTests(World):
         """A server that does not accept the connection."""
         link = self.attempt(lambda factory: fail(ConnectionRefusedError("refused")))
         self.assertIn("could not be reached: refused", self.line(link))
+
+    def test_rejected(self) -> None:
+        """A router on the way that says no, of which Twisted may know no more than that the attempt is over."""
+        link = self.attempt(lambda factory: fail(ConnectError(string=Failure(ConnectionDone()))))  # type: ignore[arg-type]
+        self.assertEqual(self.line(link), "rdv.example.org could not be reached: the connection was rejected")
 
     def test_no_answer(self) -> None:
         """A server that does not answer at all."""
@@ -137,6 +144,23 @@ class ConnectTests(World):
             self.failureResultOf(link, CancelledError)
             self.pump()
             self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_cancelled_while_connecting(self) -> None:
+        """That it was given up is what it fails with, whatever the way there makes of it."""
+
+        def aborted(made: Deferred[IProtocol]) -> None:
+            made.errback(ConnectError(string="Connection was closed cleanly.\n"))
+
+        link = self.attempt(lambda factory: Deferred(aborted))
+        link.cancel()
+        self.failureResultOf(link, CancelledError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_no_ssh(self) -> None:
+        """Something that closes the connection and has said nothing of SSH: a wrong port, or the door for --with-tls."""
+        link = self.attempt(self.mute)
+        self.client_end.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.line(link), "the connection to rdv.example.org was lost before an SSH server answered")
 
     def test_unusable_file(self) -> None:
         """A file of known hosts that cannot be read is told before anything is sent."""
