@@ -85,7 +85,12 @@ class DeviceOptions(CommandOptions):
         ["help-backends", None, "List the tunnel backends, what each needs and what is missing here, and exit."],
     ]
     optParameters: list[list[Any]] = [
-        ["username", "u", None, "The device's account on the server, its id."],
+        [
+            "username",
+            "u",
+            None,
+            "The device's account on the server, its id. [environment: ONSITEDEV_USERNAME or MASTERDEV_USERNAME]",
+        ],
         [
             "rdv-server",
             "R",
@@ -106,7 +111,13 @@ class DeviceOptions(CommandOptions):
             "Seconds of silence until the server is connected to anew.",
             span("--silence", MOST_SILENCE, LEAST_SILENCE),
         ],
-        ["state-dir", "s", None, "Directory for the key and what is pinned."],
+        [
+            "state-dir",
+            "s",
+            None,
+            "Directory for the key and what is pinned. [default: for root /var/lib/rdvtwisted/ROLE, for others"
+            " ~/.local/state/rdvtwisted/ROLE; ROLE is onsite or master]",
+        ],
         ["identity", None, None, "Private key file. [default: STATE-DIR/identity]"],
         ["known-hosts", None, None, "The server's SSH host keys. [default: STATE-DIR/known_hosts]"],
         ["known-peers", None, None, "Keys of other devices. [default: STATE-DIR/known_peers]"],

@@ -13,6 +13,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, TextIO
 
+import rdvtwisted
 from rdvtwisted.adapters.consent import SOCKET
 from rdvtwisted.adapters.control_client import ControlClient, ServerNotRunning
 from rdvtwisted.consent import MOST_WINDOW_SECONDS
@@ -48,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="rdv-onsite", description="Agree to a session of the onsite device of this machine, refuse it, or end it."
     )
     parser.add_argument("-s", "--state-dir", metavar="DIR", help="the device's state directory, if it is not the usual")
+    parser.add_argument("--version", action="version", version=f"rdv-onsite {rdvtwisted.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
     grant = verbs.add_parser("grant", help="agree to the session that waits, or to all of a window of time")
     grant.add_argument("--for", dest="span", metavar="TIME", help="agree for so long: 90s, 30m, 2h, 1d")

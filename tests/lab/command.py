@@ -172,7 +172,8 @@ def _status(prefix: str, as_json: bool) -> int:
     for name, members in running.items():
         for member in members:
             _say(f"{name:16} {member.pid:>7}  {member.command[:100]}")
-    _say(f"\nscript/lab exec HOST CMD...   or   ip netns exec {prefix}-HOST CMD...")
+    which = "" if prefix == USUAL_PREFIX else f"--prefix {prefix} "
+    _say(f"\nscript/lab {which}exec HOST CMD...   or   ip netns exec {prefix}-HOST CMD...")
     return 0
 
 

@@ -17,6 +17,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SkipTest, TestCase
 
+import rdvtwisted
 from rdvtwisted.adapters.consent import SOCKET, perform
 from rdvtwisted.adapters.control_server import ControlService
 from rdvtwisted.adapters.hooks import Hooks
@@ -347,6 +348,10 @@ class CommandTests(TestCase):
             self.assertEqual(self.give(*arguments)[0], 2)
         line = "rdv-onsite: error: invalid time '31d': use 90s, 30m, 2h, 1d, at most 30d\n"
         self.assertEqual(self.give("grant", "--for", "31d"), (2, "", line))
+
+    def test_version(self) -> None:
+        """It tells its version, as the other commands do."""
+        self.assertEqual(self.give("--version"), (0, f"rdv-onsite {rdvtwisted.__version__}\n", ""))
 
     def test_describe(self) -> None:
         """The status is told in a sentence."""
