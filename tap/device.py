@@ -115,8 +115,10 @@ class DeviceOptions(CommandOptions):
             "state-dir",
             "s",
             None,
-            "Directory for the key and what is pinned. [default: for root /var/lib/rdvtwisted/ROLE, for others"
-            " ~/.local/state/rdvtwisted/ROLE; ROLE is onsite or master]",
+            (
+                "Directory for the key and what is pinned. [default: for root /var/lib/rdvtwisted/ROLE, for others"
+                " ~/.local/state/rdvtwisted/ROLE; ROLE is onsite or master]"
+            ),
         ],
         ["identity", None, None, "Private key file. [default: STATE-DIR/identity]"],
         ["known-hosts", None, None, "The server's SSH host keys. [default: STATE-DIR/known_hosts]"],

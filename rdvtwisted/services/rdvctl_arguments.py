@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import (
-    SUPPRESS,
-    ArgumentParser,
-    BooleanOptionalAction,
-    Namespace,
-    RawDescriptionHelpFormatter,
-    _SubParsersAction,
-)
-from collections.abc import Callable
+from argparse import ArgumentParser, BooleanOptionalAction, RawDescriptionHelpFormatter, _SubParsersAction
 
 import rdvtwisted
 from rdvtwisted.services import rdvctl_access as access
@@ -18,11 +10,8 @@ from rdvtwisted.services import rdvctl_audit as audit
 from rdvtwisted.services import rdvctl_backends as backends
 from rdvtwisted.services import rdvctl_devices as devices
 from rdvtwisted.services import rdvctl_server as server
-from rdvtwisted.services.administrator import Administrator, Answer
-from rdvtwisted.services.rdvctl_parser import Parser
+from rdvtwisted.services.rdvctl_parser import Parser, add_command, add_group, common_options, examples, whole_number
 from rdvtwisted.values import Mode, Role
-
-Command = Callable[[Administrator, Namespace], Answer]
 
 _ROLES = tuple(role.value for role in Role)
 _MODES = tuple(mode.value for mode in Mode)
@@ -30,7 +19,8 @@ _MODES = tuple(mode.value for mode in Mode)
 
 def parser() -> ArgumentParser:
     """
-    Understands C{rdvctl}'s arguments. The L{Namespace} has the L{Command} as C{command}.
+    Understands C{rdvctl}'s arguments. What it makes of them has the L{Command
+    <rdvtwisted.services.rdvctl_parser.Command>} as C{command}.
 
     The options that all commands have may stand before or behind the command's name.
     """
@@ -38,7 +28,7 @@ def parser() -> ArgumentParser:
         prog="rdvctl",
         description="Administer an RDV server: devices, their keys, access, who is online, sessions, certificates.\n"
         "Works on the server's files, whether it runs or not; a running server takes note at once.",
-        epilog=_examples(
+        epilog=examples(
             "rdvctl device add rpi1100 --role onsite --key-file rpi1100.pub",
             "rdvctl online",
             "rdvctl end rpi1100",
@@ -47,33 +37,33 @@ def parser() -> ArgumentParser:
         )
         + "\nExit status: 0 done, 1 not done, 2 the command line makes no sense.",
         formatter_class=RawDescriptionHelpFormatter,
-        parents=[_common(None, False)],
+        parents=[common_options(None, False)],
     )
     top.add_argument("--version", action="version", version=f"rdvctl {rdvtwisted.__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    _device_commands(_group(commands, "device", "Devices: the accounts that may log in."))
-    _key_commands(_group(commands, "key", "Keys of devices."))
+    _device_commands(add_group(commands, "device", "Devices: the accounts that may log in."))
+    _key_commands(add_group(commands, "key", "Keys of devices."))
     _access_commands(
-        _group(commands, "access", "Access rules: which master may use which onsite, and what of its LAN.")
+        add_group(commands, "access", "Access rules: which master may use which onsite, and what of its LAN.")
     )
-    _audit_commands(_group(commands, "audit", "The audit trail: who did what, when, from where, to which device."))
-    online = _leaf(
+    _audit_commands(add_group(commands, "audit", "The audit trail: who did what, when, from where, to which device."))
+    online = add_command(
         commands, "online", server.online, "List the devices that are online.", "rdvctl online", "rdvctl online --all"
     )
     online.add_argument(
         "--all", action="store_true", help="also those that are not: when and how they were seen last, why they left"
     )
-    _leaf(commands, "sessions", server.sessions, "List the sessions, and what is waited for.", "rdvctl sessions")
-    end = _leaf(commands, "end", server.end, "End a session.", "rdvctl end rpi1100")
+    add_command(commands, "sessions", server.sessions, "List the sessions, and what is waited for.", "rdvctl sessions")
+    end = add_command(commands, "end", server.end, "End a session.", "rdvctl end rpi1100")
     end.add_argument("id", metavar="ID", help="id of the session, or of one of its devices")
-    _leaf(
+    add_command(
         commands,
         "status",
         server.status,
         "Show whether the server runs, and how it is. Exit status 1 if it does not run.",
         "rdvctl status",
     )
-    _leaf(
+    add_command(
         commands,
         "backends",
         backends.list_,
@@ -81,15 +71,15 @@ def parser() -> ArgumentParser:
         " cannot be used here.",
         "rdvctl backends",
     )
-    _certificate_commands(_group(commands, "certificate", "Certificates of the TLS door."))
-    _leaf(
+    _certificate_commands(add_group(commands, "certificate", "Certificates of the TLS door."))
+    add_command(
         commands,
         "host-keys",
         server.host_keys,
         "Show the fingerprints of the server's keys, to compare with what a device shows when it first connects.",
         "rdvctl host-keys",
     )
-    _leaf(
+    add_command(
         commands,
         "sample-config",
         server.sample_config,
@@ -100,7 +90,7 @@ def parser() -> ArgumentParser:
 
 
 def _device_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
-    add = _leaf(
+    add = add_command(
         commands,
         "add",
         devices.add,
@@ -111,16 +101,13 @@ def _device_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
     )
     _id(add)
     add.add_argument("--role", choices=_ROLES, required=True, help="whether it gives access, or is an engineer's")
-    add.add_argument(
-        "--key", action="append", default=[], metavar="KEY", help="public key, as in its .pub file; may be repeated"
-    )
-    _key_file(add)
+    _keys(add)
     add.add_argument("--label", default="", metavar="TEXT", help="what people call it")
     add.add_argument("--legacy", action="store_true", help="accept the signatures that old devices make (ssh-rsa)")
-    _leaf(commands, "list", devices.list_, "List all devices.", "rdvctl device list")
-    _id(_leaf(commands, "show", devices.show, "Show a device.", "rdvctl device show rpi1100"))
+    add_command(commands, "list", devices.list_, "List all devices.", "rdvctl device list")
+    _id(add_command(commands, "show", devices.show, "Show a device.", "rdvctl device show rpi1100"))
     _id(
-        _leaf(
+        add_command(
             commands,
             "disable",
             devices.disable,
@@ -128,9 +115,13 @@ def _device_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
             "rdvctl device disable rpi1100",
         )
     )
-    _id(_leaf(commands, "enable", devices.enable, "Let a disabled device in again.", "rdvctl device enable rpi1100"))
     _id(
-        _leaf(
+        add_command(
+            commands, "enable", devices.enable, "Let a disabled device in again.", "rdvctl device enable rpi1100"
+        )
+    )
+    _id(
+        add_command(
             commands,
             "remove",
             devices.remove,
@@ -138,7 +129,7 @@ def _device_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
             "rdvctl device remove rpi1100",
         )
     )
-    change = _leaf(
+    change = add_command(
         commands,
         "set",
         devices.set_,
@@ -155,7 +146,7 @@ def _device_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
 
 
 def _key_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
-    add = _leaf(
+    add = add_command(
         commands,
         "add",
         devices.add_key,
@@ -164,9 +155,9 @@ def _key_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
         "rdvctl key add rpi1100 --key-file new.pub",
     )
     _id(add)
-    add.add_argument("key", nargs="*", default=[], metavar="KEY", help="public key, as in its .pub file")
-    _key_file(add)
-    remove = _leaf(
+    add.add_argument("words", nargs="*", default=[], metavar="KEY", help="public key, as in its .pub file")
+    _keys(add)
+    remove = add_command(
         commands,
         "remove",
         devices.remove_key,
@@ -175,7 +166,7 @@ def _key_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
     )
     _id(remove)
     remove.add_argument("fingerprint", metavar="FINGERPRINT", help="the key's fingerprint; see rdvctl key list")
-    keys = _leaf(
+    keys = add_command(
         commands, "list", devices.list_keys, "List the keys of a device, or of all.", "rdvctl key list rpi1100"
     )
     keys.add_argument("id", nargs="?", metavar="ID", help="id of the device; all if left out")
@@ -183,7 +174,7 @@ def _key_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
 
 def _access_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
     _rule(
-        _leaf(
+        add_command(
             commands,
             "allow",
             access.allow,
@@ -194,7 +185,7 @@ def _access_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
         )
     )
     _rule(
-        _leaf(
+        add_command(
             commands,
             "deny",
             access.deny,
@@ -203,12 +194,12 @@ def _access_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
             "rdvctl access deny '*' rpi1100 192.168.1.1",
         )
     )
-    rules = _leaf(commands, "list", access.list_, "List the rules.", "rdvctl access list --master ann")
+    rules = add_command(commands, "list", access.list_, "List the rules.", "rdvctl access list --master ann")
     rules.add_argument("--master", metavar="ID", help="only those that are about this master")
     rules.add_argument("--onsite", metavar="ID", help="only those that are about this onsite")
-    remove = _leaf(commands, "remove", access.remove, "Remove rules.", "rdvctl access remove 3 4")
+    remove = add_command(commands, "remove", access.remove, "Remove rules.", "rdvctl access remove 3 4")
     remove.add_argument("number", nargs="+", type=int, metavar="RULE", help="its number; see rdvctl access list")
-    check = _leaf(
+    check = add_command(
         commands,
         "check",
         access.check,
@@ -220,11 +211,11 @@ def _access_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
     check.add_argument("onsite", metavar="ONSITE", help="id of the onsite")
     check.add_argument("destination", nargs="?", metavar="DESTINATION", help="whether it may get there")
     check.add_argument("--mode", choices=_MODES, help="only this mode")
-    export = _leaf(
+    export = add_command(
         commands, "export", access.export, "Write all rules and groups as a file.", "rdvctl access export > access.toml"
     )
     export.add_argument("file", nargs="?", metavar="FILE", help="where to; standard output if left out")
-    import_ = _leaf(
+    import_ = add_command(
         commands,
         "import",
         access.import_,
@@ -233,7 +224,7 @@ def _access_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
     )
     import_.add_argument("file", metavar="FILE", help="as rdvctl access export writes it; - for standard input")
     import_.add_argument("--remove-all", action="store_true", help="also if there is no rule in it: none is left")
-    _group_commands(_group(commands, "group", "Groups of devices, which rules name as @NAME."))
+    _group_commands(add_group(commands, "group", "Groups of devices, which rules name as @NAME."))
 
 
 def _rule(leaf: ArgumentParser) -> None:
@@ -255,19 +246,19 @@ def _rule(leaf: ArgumentParser) -> None:
 
 
 def _group_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
-    _leaf(commands, "list", access.list_groups, "List the groups.", "rdvctl access group list")
+    add_command(commands, "list", access.list_groups, "List the groups.", "rdvctl access group list")
     for name, command, help, least in (
         ("set", access.set_group, "Give a group these devices and no others. It is made if need be.", "*"),
         ("add", access.add_to_group, "Add devices to a group. It is made if need be.", "+"),
         ("remove", access.remove_from_group, "Take devices out of a group; without any, remove the group.", "*"),
     ):
-        leaf = _leaf(commands, name, command, help, f"rdvctl access group {name} lyon rpi1100 rpi1102")
+        leaf = add_command(commands, name, command, help, f"rdvctl access group {name} lyon rpi1100 rpi1102")
         leaf.add_argument("name", metavar="NAME", help="name of the group, without @")
         leaf.add_argument("id", nargs=least, default=[], metavar="ID", help="id of a device")
 
 
 def _audit_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
-    entries = _leaf(
+    entries = add_command(
         commands,
         "list",
         audit.list_,
@@ -277,10 +268,10 @@ def _audit_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
         "rdvctl audit list --action session-ended --since 2030-07-01 --until 2030-08-01 --last 0",
     )
     _selection(entries)
-    entries.add_argument("--last", type=int, default=100, metavar="N", help="at most so many [100]; 0 for all")
-    show = _leaf(commands, "show", audit.show, "Show an entry, all of it.", "rdvctl audit show 17")
+    entries.add_argument("--last", type=whole_number, default=100, metavar="N", help="at most so many [100]; 0 for all")
+    show = add_command(commands, "show", audit.show, "Show an entry, all of it.", "rdvctl audit show 17")
     show.add_argument("number", type=int, metavar="ENTRY", help="its number; see rdvctl audit list")
-    verify = _leaf(
+    verify = add_command(
         commands,
         "verify",
         audit.verify_,
@@ -294,7 +285,7 @@ def _audit_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
     )
     verify.add_argument("--after", metavar="MARK", help="the last entry of an earlier part that is kept elsewhere")
     verify.add_argument("--file", metavar="FILE", help="a file that was exported; - for standard input")
-    export = _leaf(
+    export = add_command(
         commands,
         "export",
         audit.export,
@@ -304,7 +295,7 @@ def _audit_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
     )
     _selection(export)
     export.add_argument("file", nargs="?", metavar="FILE", help="where to; standard output if left out")
-    _leaf(
+    add_command(
         commands,
         "head",
         audit.head,
@@ -323,21 +314,21 @@ def _selection(leaf: ArgumentParser) -> None:
 
 
 def _certificate_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
-    _leaf(
+    add_command(
         commands,
         "show",
         server.show_certificate,
         "Show the server's certificate and its authority.",
         "rdvctl certificate show",
     )
-    _leaf(
+    add_command(
         commands,
         "authority",
         server.authority,
         "Print the certificate authority, to be given to a device before it first connects.",
         "rdvctl certificate authority > server-ca.pem",
     )
-    _leaf(
+    add_command(
         commands,
         "renew",
         server.renew_certificate,
@@ -346,53 +337,12 @@ def _certificate_commands(commands: _SubParsersAction[ArgumentParser]) -> None:
     )
 
 
-def _common(default: object, flag: object) -> ArgumentParser:
-    options = ArgumentParser(add_help=False)
-    options.add_argument(
-        "--config",
-        metavar="FILE",
-        default=default,
-        help="settings file of the server [/etc/rdvtwisted/server.toml, if there]",
-    )
-    options.add_argument(
-        "--state-dir",
-        metavar="DIR",
-        default=default,
-        help="state directory of the server [$RDV_SERVER_STATE_DIRECTORY, or /var/lib/rdvtwisted/server for root,"
-        " or ~/.local/state/rdvtwisted/server]",
-    )
-    options.add_argument("--json", action="store_true", default=flag, help="print one JSON document instead of text")
-    return options
-
-
-def _group(commands: _SubParsersAction[ArgumentParser], name: str, help: str) -> _SubParsersAction[ArgumentParser]:
-    group = commands.add_parser(name, help=help, description=help, formatter_class=RawDescriptionHelpFormatter)
-    return group.add_subparsers(metavar="COMMAND", required=True)
-
-
-def _leaf(
-    commands: _SubParsersAction[ArgumentParser], name: str, command: Command, help: str, *examples: str
-) -> ArgumentParser:
-    leaf = commands.add_parser(
-        name,
-        help=help,
-        description=help,
-        epilog=_examples(*examples),
-        formatter_class=RawDescriptionHelpFormatter,
-        # Without a default of their own they leave alone what stood before the command's name.
-        parents=[_common(SUPPRESS, SUPPRESS)],
-    )
-    leaf.set_defaults(command=command)
-    return leaf
-
-
-def _examples(*lines: str) -> str:
-    return "\n".join(("examples:" if len(lines) > 1 else "example:", *(f"  {line}" for line in lines), ""))
-
-
 def _id(leaf: ArgumentParser) -> None:
     leaf.add_argument("id", metavar="ID", help="id of the device, which is also its account name")
 
 
-def _key_file(leaf: ArgumentParser) -> None:
+def _keys(leaf: ArgumentParser) -> None:
+    leaf.add_argument(
+        "--key", action="append", default=[], metavar="KEY", help="public key, as in its .pub file; may be repeated"
+    )
     leaf.add_argument("--key-file", metavar="FILE", help="file with public keys, one a line; - for standard input")

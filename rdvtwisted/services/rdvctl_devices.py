@@ -8,13 +8,14 @@ from typing import Any
 
 from attrs import evolve
 
+from rdvtwisted.access import Policy
 from rdvtwisted.errors import InvalidValue, RDVError
 from rdvtwisted.ports import SSH_PORT
 from rdvtwisted.services.administrator import Administrator, Answer, UsageError, reading_arguments
 from rdvtwisted.services.console import duration
 from rdvtwisted.services.public_keys import keys_of_file, public_key
 from rdvtwisted.services.tables import listing, table
-from rdvtwisted.values import Device, PublicKey, Role
+from rdvtwisted.values import Device, PublicKey, Role, device_id
 
 
 def document(device: Device) -> dict[str, object]:
@@ -31,6 +32,8 @@ def document(device: Device) -> dict[str, object]:
 
 def add(admin: Administrator, arguments: Namespace) -> Answer:
     """Take a new device in, and say what comes next."""
+    with reading_arguments():
+        device_id(arguments.id)
     keys = _given_keys(admin, arguments.key, arguments.key_file)
     if not keys:
         raise UsageError(
@@ -158,8 +161,8 @@ def remove(admin: Administrator, arguments: Namespace) -> Answer:
 
 def add_key(admin: Administrator, arguments: Namespace) -> Answer:
     """Give a device one more key."""
-    line = " ".join(arguments.key)
-    keys = _given_keys(admin, [line] if line else [], arguments.key_file)
+    lines = [" ".join(arguments.words)] if arguments.words else []
+    keys = _given_keys(admin, [*lines, *arguments.key], arguments.key_file)
     if not keys:
         raise UsageError("give the key, or the file that has it with --key-file")
     return _change(
@@ -214,10 +217,23 @@ def _change(
     action: str,
     fingerprint: str = "",
 ) -> Answer:
+    def checked(device: Device) -> Device:
+        changed = change(device)
+        if changed.role is not device.role:
+            _refuse_named(inventory.policy(), device, changed.role)
+        return changed
+
     with admin.inventory() as inventory:
-        device = inventory.update(id, change)
+        device = inventory.update(id, checked)
     server = admin.announce(action, id, fingerprint=fingerprint, detail=_facts(device))
     return Answer({"device": document(device), "server": server}, sentence.format(id) + _dropped(server))
+
+
+def _refuse_named(policy: Policy, device: Device, role: Role) -> None:
+    """A rule that names a device of the other role would not do what its author thinks."""
+    for rule in policy.rules:
+        if rule.names(device.id):
+            raise InvalidValue("role", role.value, f"rule {rule.number} names {device.id}: remove that first")
 
 
 def _facts(device: Device) -> str:

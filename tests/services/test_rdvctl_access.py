@@ -141,6 +141,28 @@ class RuleTests(AccessTestCase):
         for words in (("device", "add", "new", "--role", "onsite", "--key"), ("key", "add", "rpi1")):
             self.assertEqual(self.run_(*words, "rubbish"), 2)
             self.assertIn("invalid public key 'rubbish'", self.rdvctl.err)
+        self.assertEqual(self.run_("device", "add", "rpi 3", "--role", "onsite"), 2)
+        self.assertIn("invalid device id 'rpi 3': use 1 to 32 of", self.rdvctl.err)
+
+    def test_role_in_use(self) -> None:
+        """A device that a rule names keeps its role: a rule never names one of the other role."""
+        self.access("allow", "ann", "rpi1")
+        self.access("deny", "*", "rpi1", "192.168.1.1")
+        change = ("device", "set", "rpi1", "--label", "Lyon", "--role")
+        self.assertEqual(self.run_(*change, "master"), 1)
+        line = "invalid role 'master': rule 1 names rpi1: remove that first"
+        self.assertEqual(self.rdvctl.err, f"rdvctl: error: {line}\n")
+        self.assertEqual(self.run_(*change, "onsite"), 0)
+        self.access("remove", "1", "2")
+        self.assertEqual(self.run_(*change, "master"), 0)
+
+    def test_key_by_option(self) -> None:
+        """A further key may be given as the first one is, too."""
+        self.assertEqual(
+            self.run_("key", "add", "rpi1", "--key", key(7).line, "--key", key(8).line), 0, self.rdvctl.err
+        )
+        self.assertIn("rpi1 has 2 more keys: ", self.rdvctl.out)
+        self.assertEqual(self.run_("key", "add", "rpi1", *key(9).line.split(), "comment"), 0)
 
     def test_order_of_words(self) -> None:
         """Options may stand anywhere; what is wrong with a command without arguments is what it cannot do without."""

@@ -123,6 +123,13 @@ class ReadingTests(TrailCase):
         self.assertIn("3 older entries are left out", text)
         self.assertEqual(self.numbers("--last", "0"), [0, 1, 2, 3, 4])
 
+    def test_no_number(self) -> None:
+        """How many cannot be less than none, nor more than can be counted: that is bad usage, in one line."""
+        for number in ("-1", "9" * 20, "many"):
+            self.assertEqual(self.rdvctl("audit", "list", "--last", number), 2)
+            words = f"argument --last: {number!r} is not a whole number from 0 to 999999999\n"
+            self.assertTrue(self.rdvctl.err.endswith(words), self.rdvctl.err)
+
     def test_filters(self) -> None:
         """By time, device, session and action, and all of these together."""
         for arguments, numbers in (

@@ -157,7 +157,7 @@ class ConnectTests(World):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_no_ssh(self) -> None:
-        """Something that closes the connection and has said nothing of SSH: a wrong port, or the door for --with-tls."""
+        """Something that closes the connection and has said nothing of SSH, such as the wrong door."""
         link = self.attempt(self.mute)
         self.client_end.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.line(link), "the connection to rdv.example.org was lost before an SSH server answered")
