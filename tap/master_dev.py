@@ -33,7 +33,7 @@ class Options(DeviceOptions):
         " engineer's PC is, reaches the customer's LAN until Ctrl-C. 'twistd' puts it into the background unless it"
         " is called as 'twistd -n master-dev ...'; 'rdv-master ...' is the plain command for a terminal. Exit status:"
         " 0 ended by the operator, the administrator or the time limit, 1 the server or this machine refuses, 2 bad"
-        " usage, 3 no trusted connection to the server, or lost, 4 tunnel failed."
+        " usage, 3 no trusted connection to the server, or lost, 4 the tunnel failed, or the site did not agree."
     )
     optFlags = [
         ["list-onsite", "l", "Print the online onsite devices."],
