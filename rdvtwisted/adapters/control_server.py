@@ -211,7 +211,7 @@ def _vacate(path: str, setting: str) -> None:
             pass  # somebody listens who has a full queue
         except OSError as error:
             raise _unusable(path, error) from None
-    raise AddressInUse(f"a server is running already: it answers at {path}")
+    raise AddressInUse(f"another process answers at {path} already: stop that one first")
 
 
 def _unusable(path: str, reason: object) -> StateDirectoryError:

@@ -103,18 +103,20 @@ def end_by_signals(reactor: Any) -> None:
 
     The reactor's own way is not enough: twistd kills itself anew by the
     signal, and a terminal that is closed (SIGHUP) would leave the machine's
-    network configured.
+    network configured. Once it has stopped they are ignored: one that Python
+    finds while it takes itself down would kill it, in place of its exit status.
     """
 
     def caught(number: int, frame: FrameType | None) -> None:
         reactor.callFromThread(stop, reactor)
 
-    def install() -> None:
+    def install(answer: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, caught)
+                signal.signal(number, answer)
 
-    reactor.callWhenRunning(install)
+    reactor.callWhenRunning(install, caught)
+    reactor.addSystemEventTrigger("after", "shutdown", install, signal.SIG_IGN)
 
 
 def run_in_foreground(service: Service, debug: bool) -> int:

@@ -313,7 +313,7 @@ class SocketTests(TestCase):
         """A second server does not take the socket from the first."""
         self.service().startService()
         error = self.assertRaises(AddressInUse, self.service().startService)
-        self.assertEqual(str(error), f"a server is running already: it answers at {self.path}")
+        self.assertEqual(str(error), f"another process answers at {self.path} already: stop that one first")
 
     @inlineCallbacks
     def test_left_behind(self) -> Any:

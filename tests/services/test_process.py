@@ -114,6 +114,15 @@ class EndTests(SynchronousTestCase):
         self.run_reactor()
         self.assertIs(signal.getsignal(signal.SIGHUP), signal.SIG_IGN)
 
+    def test_impatient(self) -> None:
+        """Who asks once more when everything is over does not kill what is about to exit with its status."""
+        end_by_signals(self.reactor)
+        self.run_reactor()
+        for function, arguments, keywords in self.reactor.triggers["after"]["shutdown"]:
+            function(*arguments, **keywords)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
+            self.assertIs(signal.getsignal(number), signal.SIG_IGN)
+
     def test_stops_once(self) -> None:
         """A second signal while it stops does no harm."""
         stopping = _Reactor()
