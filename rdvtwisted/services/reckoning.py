@@ -8,30 +8,22 @@ L{LOOK_BACK_BYTES} of the trail, of which no more is read.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from rdvtwisted.adapters.wholefile import write_whole
-from rdvtwisted.errors import RDVError
 from rdvtwisted.interfaces import IAuditTrail
 from rdvtwisted.openings import Opening, remains
 from rdvtwisted.services import memorandum
+from rdvtwisted.services.memorandum import Notebook
 
 #: In the state directory.
 FILE_NAME = "open-sessions.json"
-#: Seconds between two times that the file is written, if there is something new; its time is renewed as long as
-#: sessions are open, so that the next server knows until when this one was there.
-SAVE_SECONDS = 30.0
-#: Bytes at the end of the trail that are looked at: far more than is written in L{SAVE_SECONDS}, and read in less than
-#: a second.
+#: Bytes at the end of the trail that are looked at: far more than is written from one time that the file is written to
+#: the next, and read in less than a second.
 LOOK_BACK_BYTES = 32 << 20
 #: Bytes of the largest file that is read: some 250 for each of 40,000 sessions.
 LARGEST_FILE = 10_000_000
@@ -56,9 +48,11 @@ class Reckoning:
     open: Callable[[], Sequence[Opening]]
     clock: IReactorTime
     wall: Callable[[], float]
-    _loop: LoopingCall | None = field(default=None, init=False)
-    _written: Any = field(default=None, init=False)
-    _trouble: str = field(default="", init=False)
+    notebook: Notebook = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        complaint = "Which sessions are open is not noted down"
+        self.notebook = Notebook(self.path, self.clock, self._entries, complaint, signs=True)
 
     def settle(self) -> None:
         """Record the ends that a former server owes; before this one has recorded anything."""
@@ -79,35 +73,17 @@ class Reckoning:
 
     def start(self) -> None:
         """Note down what is open, from now on."""
-        self.save()
-        self._loop = LoopingCall(self.save)
-        self._loop.clock = self.clock
-        self._loop.start(SAVE_SECONDS, now=False)
+        self.notebook.save()
+        self.notebook.start()
 
     def stop(self) -> None:
         """For the last time. Idempotent."""
-        loop, self._loop = self._loop, None
-        if loop is not None:
-            loop.stop()
-            self.save()
-
-    def save(self) -> None:
-        """Write, if there is something new; that it cannot be written is logged once."""
-        document = [opening.document() for opening in self.open()]
-        try:
-            if document != self._written:
-                write_whole(self.path, json.dumps(document).encode("ascii"))
-                self._written = document
-            elif document:
-                os.utime(self.path)
-            self._trouble = ""
-        except (RDVError, OSError) as error:
-            self._written = None
-            if str(error) != self._trouble:
-                self._log.warn("Which sessions are open is not noted down: {error}", error=str(error))
-            self._trouble = str(error)
+        self.notebook.stop()
 
     # Inside
+
+    def _entries(self) -> list[dict[str, object]]:
+        return [opening.document() for opening in self.open()]
 
     def _lines(self) -> Iterator[bytes]:
         try:

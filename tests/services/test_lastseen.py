@@ -14,7 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from rdvtwisted.events import DeviceLeft
 from rdvtwisted.services import lastseen
-from rdvtwisted.services.lastseen import FILE_NAME, SAVE_SECONDS, LastSeen
+from rdvtwisted.services.lastseen import FILE_NAME, LastSeen
+from rdvtwisted.services.memorandum import SAVE_SECONDS
 from rdvtwisted.sightings import Sightings
 from rdvtwisted.values import Presence
 from tests.services.rdvctl import NOW, Rdvctl
@@ -74,7 +75,7 @@ class KeepingTests(LastSeenCase):
         """A device that there is no more is forgotten."""
         self.seen.sightings.emit(DeviceLeft("rpi1", HERE.role, "goodbye", HERE))
         self.devices = []
-        self.seen.save()
+        self.seen.notebook.save()
         self.assertEqual(self.seen.sightings.all(), [])
 
     def test_unwritable(self) -> None:
@@ -82,15 +83,15 @@ class KeepingTests(LastSeenCase):
         lines: list[str] = []
 
         def note(event: LogEvent) -> None:
-            if event["log_namespace"].endswith("LastSeen"):
+            if event["log_namespace"].endswith("Notebook"):
                 lines.append(formatEvent(event))
 
         globalLogPublisher.addObserver(note)
         self.addCleanup(globalLogPublisher.removeObserver, note)
-        self.seen.path = self.directory / "not there" / FILE_NAME
+        self.seen.notebook.path = self.directory / "not there" / FILE_NAME
         self.present = [HERE]
         for _ in range(3):
-            self.seen.save()
+            self.seen.notebook.save()
         self.assertEqual(len(lines), 1)
         self.assertIn("not kept: cannot write", lines[0])
 
@@ -118,7 +119,7 @@ class KeepingTests(LastSeenCase):
         with capturedLogs() as events:
             later = self.server()
             later.start()
-            later._loop.stop()  # type: ignore[union-attr]
+            later.notebook._loop.stop()  # type: ignore[union-attr]
         self.assertEqual(later.sightings.all(), [])
         self.assertTrue(all(event["log_level"] is LogLevel.warn for event in events))
         return [formatEvent(event) for event in events]
@@ -138,7 +139,7 @@ class CommandTests(LastSeenCase):
             )
         )
         self.seen.sightings.emit(DeviceLeft("rpi2", THERE.role, "goodbye", THERE))
-        self.seen.save()
+        self.seen.notebook.save()
 
     def test_show(self) -> None:
         """A device that is gone is shown with when it was seen last, how it came, and why it left."""

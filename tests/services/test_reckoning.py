@@ -17,7 +17,8 @@ from rdvtwisted.adapters.store.auditfiles import AuditFiles
 from rdvtwisted.audit import Entry
 from rdvtwisted.events import EntryRefused, SessionEnded, SessionOpened, SessionUp
 from rdvtwisted.services import reckoning, recording
-from rdvtwisted.services.reckoning import FILE_NAME, SAVE_SECONDS
+from rdvtwisted.services.memorandum import SAVE_SECONDS
+from rdvtwisted.services.reckoning import FILE_NAME
 from rdvtwisted.services.recording import Recording
 from rdvtwisted.testing.audit import MemoryTrail
 from rdvtwisted.values import EndReason, SessionState, SessionView
@@ -127,7 +128,7 @@ class KilledTests(ReckoningCase):
             self.reactor.advance(60)
             server.sink.emit(EntryRefused("ssh", f"192.0.2.{number}:1", "root", "no"))
             if number == 10:
-                server.reckoning.save()
+                server.reckoning.notebook.save()
         self.bring_up(server, "s3")
         last = self.reactor.seconds()
         self.reactor.advance(500)
@@ -178,10 +179,10 @@ class NotingTests(ReckoningCase):
         """A disk that is full is told once, and harms nobody."""
         server = self.start()
         self.bring_up(server, "s1")
-        server.reckoning.path = self.state / "nowhere" / FILE_NAME
+        server.reckoning.notebook.path = self.state / "nowhere" / FILE_NAME
         with capturedLogs() as events:
             for _ in range(3):
-                server.reckoning.save()
+                server.reckoning.notebook.save()
         self.assertEqual(len(events), 1)
         self.assertIn("Which sessions are open is not noted down: cannot write", formatEvent(events[0]))
 
