@@ -283,6 +283,8 @@ class Equipment:
             extremity=extremity_gone(extremity, address=parameters.mode is Mode.L3),
             stay=stay,
             proof=parameters.peer_key if relayed else None,
+            # An old server does not tell.
+            glued=not relayed and not link.old,
             hooks=self.hooks,
             facts=self._facts(parameters, interface, extremity),
         )

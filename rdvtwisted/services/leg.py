@@ -99,6 +99,8 @@ class Leg:
     @ivar stay: the consent of this device's site.
     @ivar proof: the key that the tunnel's other end must have proved to hold before the session counts as up;
         C{None}: none.
+    @ivar glued: the server joins this tunnel to another one, of which it alone can tell whether it is there; the
+        session counts as up when it says so.
     @ivar hooks: programs that are run before and after, with C{facts} in their environment.
     """
 
@@ -114,12 +116,15 @@ class Leg:
     extremity: Callable[[Site], str | None] | None = None
     stay: Stay | None = None
     proof: PublicKey | None = None
+    glued: bool = False
     hooks: Hooks | None = None
     facts: Mapping[str, str] = field(factory=dict)
     _attached: bool = field(default=False, init=False)
     _configured: bool = field(default=False, init=False)
     #: The hook C{pre-up} has let the session begin, after which the others are run.
     _begun: bool = field(default=False, init=False)
+    #: Fires once the server says that both tunnels are there.
+    _joined: Deferred[None] = field(factory=Deferred, init=False)
     _after: Deferred[None] | None = field(default=None, init=False)
     _over: bool = field(default=False, init=False)
 
@@ -130,8 +135,8 @@ class Leg:
         limited: Callable[[float], None] = lambda seconds: None,
     ) -> Ending:
         """
-        Build the tunnel, call C{up} once packets flow, and wait until the session ends, at most C{seconds}
-        from then. Cancelling this is the operator's end. L{dismantle} is to be called in any case.
+        Build the tunnel, call C{up} once packets can flow between the two devices, and wait until the session ends,
+        at most C{seconds} from then. Cancelling this is the operator's end. L{dismantle} is to be called in any case.
 
         @param limited: called with the seconds after which the session will have ended, whenever they are known anew.
         """
@@ -207,6 +212,8 @@ class Leg:
                 raise TunnelFailed(f"the tunnel by {report.backend} has not proved the other device's key")
         except RDVError as error:
             return Ending(reason_of(error), error)
+        if self.glued:
+            await self._joined
         up(report)
         if self._over:  # whoever was told has ended it at once
             return Ending(EndReason.OPERATOR)
@@ -238,6 +245,8 @@ class Leg:
                 if self.boundary is not None and (ending := await self._keep_within(self.boundary, view)) is not None:
                     return ending
                 if view.state is SessionState.UP:
+                    if not self._joined.called:
+                        self._joined.callback(None)
                     deadline.count()
                 deadline.review()
                 if view.state is SessionState.UP and (seconds := deadline.news()) is not None:

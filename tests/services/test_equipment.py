@@ -313,6 +313,10 @@ class RefusalTests(EquipmentCase):
         self.assertEqual(self.tunnel.parameters.peer_key, PEER)
         self.tunnel.carrying.callback(REPORT)
         self.pump()
+        self.assertEqual(self.ups, [])  # the other device's tunnel is not there yet
+        self.servers[-1].answer(SessionView(state=SessionState.UP))
+        self.pump()
+        self.assertEqual(len(self.ups), 1)
         self.servers[-1].answer(SessionView(reason=EndReason.MASTER_LEFT))
         self.assert_ended(ending, EndReason.MASTER_LEFT)
         self.assertEqual((self.folder / "known_peers").read_text().count("rpi2200"), 1)

@@ -118,7 +118,7 @@ class LegTests(SynchronousTestCase):
         self.clock = Clock()
         self.begin(None)
 
-    def begin(self, seconds: float | None, boundary: Boundary | None = None) -> None:
+    def begin(self, seconds: float | None, boundary: Boundary | None = None, glued: bool = False) -> None:
         """Run a leg."""
         self.events: list[str] = []
         self.tunnel = _Tunnel(self.events)
@@ -132,6 +132,7 @@ class LegTests(SynchronousTestCase):
             link=cast(Link, self.link),
             clock=self.clock,
             boundary=boundary,
+            glued=glued,
         )
         self.ending: Deferred[Ending] = Deferred.fromCoroutine(self.leg.run(seconds, self.note))
         self.addCleanup(self.ending.cancel)
@@ -172,6 +173,51 @@ class LegTests(SynchronousTestCase):
         self.tunnel.carrying.callback(REPORT)
         self.assertEqual(self.events[-1], "up")
         self.assertNoResult(self.ending)
+
+    def test_glued(self) -> None:
+        """
+        A session that the server joins is up when both devices' tunnels are there, which the server alone can
+        tell; the time limit counts from then.
+        """
+        self.ending.cancel()
+        self.begin(60.0, glued=True)
+        self.bring_up()
+        self.answer(SessionState.BUILDING)
+        self.clock.advance(100)
+        self.assertNotIn("up", self.events)
+        self.answer(SessionState.UP)
+        self.assertEqual(self.events[-1], "up")
+        self.clock.advance(59.9)
+        self.assertNoResult(self.ending)
+        self.clock.advance(0.1)
+        self.assert_ended(EndReason.TIME_LIMIT)
+
+    def test_glued_last(self) -> None:
+        """Where the other device's tunnel was there first, the session is up with this one's."""
+        self.ending.cancel()
+        self.begin(None, glued=True)
+        self.answer(SessionState.UP)
+        self.assertNotIn("up", self.events)
+        self.bring_up()
+        self.assertEqual(self.events[-1], "up")
+
+    def test_glued_alone(self) -> None:
+        """A session whose other device never comes was never up."""
+        self.ending.cancel()
+        self.begin(None, glued=True)
+        self.bring_up()
+        self.answer(SessionState.NONE, EndReason.BUILD_TIMEOUT)
+        self.assert_ended(EndReason.BUILD_TIMEOUT)
+        self.assertNotIn("up", self.events)
+
+    def test_glued_operator(self) -> None:
+        """Nor one that is given up meanwhile."""
+        self.ending.cancel()
+        self.begin(None, glued=True)
+        self.bring_up()
+        self.ending.cancel()
+        self.assert_ended(EndReason.OPERATOR)
+        self.assertNotIn("up", self.events)
 
     def test_operator(self) -> None:
         """Cancelling is the operator's end; the server is told before anything is taken away."""
@@ -343,10 +389,10 @@ class _Boundary:
 class BoundaryTests(LegTests):
     """A leg that has to keep within a boundary; as long as that does not change it is as any other."""
 
-    def begin(self, seconds: float | None, boundary: Boundary | None = None) -> None:
+    def begin(self, seconds: float | None, boundary: Boundary | None = None, glued: bool = False) -> None:
         """Run a leg within a boundary."""
         self.boundary = _Boundary()
-        super().begin(seconds, cast(Boundary, self.boundary))
+        super().begin(seconds, cast(Boundary, self.boundary), glued)
 
     def question(self) -> Any:
         """What the server is asked now."""
