@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from rdvtwisted.errors import RDVError
+from rdvtwisted.errors import ProtocolError, RDVError
 from rdvtwisted.glue import GlueSpec
 from rdvtwisted.interfaces import IGlue, IJoin, IPacketDevice, IRelay, IServerTunnel, ITunnelStream
 from rdvtwisted.scope import Scope
@@ -156,11 +156,14 @@ class GlueJunction:
 
     def _lost(self, failure: Failure, role: Role) -> None:
         failure.trap(RDVError)
+        # That a tunnel breaks while it is closed is no news; but who breaks the rules and hangs up is told of, too.
+        if self._stopped and not failure.check(ProtocolError):
+            return
+        self._log.info(
+            "The session {session} has lost the tunnel of its {role}: {error}",
+            session=self._spec.session,
+            role=role.value,
+            error=failure.getErrorMessage(),
+        )
         if not self._stopped:
-            self._log.info(
-                "The session {session} has lost the tunnel of its {role}: {error}",
-                session=self._spec.session,
-                role=role.value,
-                error=failure.getErrorMessage(),
-            )
             self._listener.end(EndReason.TUNNEL_LOST)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from rdvtwisted.errors import ConnectionLost, NetworkError
+from rdvtwisted.errors import ConnectionLost, NetworkError, ProtocolError
 from rdvtwisted.interfaces import IServerTunnel
 from rdvtwisted.junction import GlueJunction, RelayJunction
 from rdvtwisted.session import IJunction, IJunctionListener
@@ -97,6 +98,13 @@ class _SlowGlue(MemoryGlue):
         super().open(spec).chainDeferred(asked)
 
 
+class _LeaveTaker(MemoryServerTunnel):
+    """Takes leave of its device for a while before it is closed."""
+
+    def close(self) -> Deferred[None]:
+        return Deferred()
+
+
 class GlueTests(SynchronousTestCase):
     """Two tunnels that end here."""
 
@@ -145,6 +153,25 @@ class GlueTests(SynchronousTestCase):
         self.junction.stop()
         self.successResultOf(self.junction.ended)
         self.assertEqual((self.glue.specs, len(self.listener.told)), ({}, 1))
+
+    def test_culprit(self) -> None:
+        """
+        Who sends what is no packet, and hangs up, is told of in the log as anybody is; that a tunnel breaks while it
+        is closed is no news.
+        """
+        for error, lines in (
+            (ProtocolError("a bad frame"), ["The session s1 has lost the tunnel of its master: a bad frame"]),
+            (ConnectionLost("the vtun client closed the connection"), []),
+        ):
+            self.build(MemoryGlue())
+            leaving = _LeaveTaker(TunnelTerms("s1", Mode.L3, "rpi1101", Role.MASTER, KEY, 1450), "secret")
+            self.tunnels[Role.MASTER] = leaving
+            self.junction.begin()
+            self.junction.stop()
+            with capturedLogs() as events:
+                leaving.fail(error)
+            self.assertEqual([formatEvent(event) for event in events], lines)
+            self.assertEqual(self.listener.told, [])
 
     def test_left(self) -> None:
         """A goodbye tells who has left."""

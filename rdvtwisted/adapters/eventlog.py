@@ -47,6 +47,8 @@ _FORMATS: dict[type, str] = {
     ),
     EntryRefused: "refused at {door}: {address}, account {account}: {reason}",
 }
+#: For an L{EntryRefused} of who has named no account.
+_NAMELESS = "refused at {door}: {address}: {reason}"
 
 
 @frozen
@@ -103,7 +105,8 @@ class EventLog:
         if not line:
             return
         values = {each.name: _shown(getattr(event, each.name)) for each in fields(type(event))}
-        self._log.info(_FORMATS[type(event)], **values)
+        nameless = isinstance(event, EntryRefused) and not event.account
+        self._log.info(_NAMELESS if nameless else _FORMATS[type(event)], **values)
 
 
 def _shown(value: object) -> object:
