@@ -211,6 +211,11 @@ class MasterService(Service):
             self.console.say(
                 f"This server does not tell whether the site of {onsite} must agree: until it has, nothing answers"
             )
+        if link.old and settings.mode is Mode.L2:
+            self.console.say(
+                f"This server does not tell {onsite} that mode L2 is wanted:"
+                " if the tunnel is lost at once, have the session in mode L3"
+            )
         self.console.say(f"Building the tunnel; what enters by {extremity} will reach the LAN of {onsite}")
         leg: Leg | None = None
         up_at = 0.0

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
@@ -376,6 +377,20 @@ class MasterTests(OldServerCase):
         self.assert_left(self.here)
         self.assertEqual((self.service.exit_status, self.finished, self.network.applied), (0, [True], {}))
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_bridged(self) -> None:
+        """An operator who wants mode L2 is told why it may fail here: no onsite learns of it."""
+        line = (
+            f"This server does not tell {ONSITE} that mode L2 is wanted:"
+            " if the tunnel is lost at once, have the session in mode L3"
+        )
+        self.service.settings = evolve(self.service.settings, mode=Mode.L2, extremity="eth2")
+        self.start()
+        self.assertIn("set_tunnel_mode L2", self.here.lines)
+        self.assertEqual(self.said.count(line), 1)
+        self.service.stopService()
+        self.pump()
+        self.assert_left(self.here)
 
     def test_lost_tunnel(self) -> None:
         """Of the other end's leaving, an old server tells no more than that the tunnel is closed."""
