@@ -72,7 +72,10 @@ class EventLogTests(SynchronousTestCase):
                 EntryRefused("ssh", "192.0.2.1:4711", "root", "unknown account"),
                 "refused at ssh: 192.0.2.1:4711, account root: unknown account",
             ),
-            (EntryRefused("tls", "192.0.2.1:4711", "", "this is not TLS"), "refused at tls: 192.0.2.1:4711: this is not TLS"),
+            (
+                EntryRefused("tls", "192.0.2.1:4711", "", "this is not TLS"),
+                "refused at tls: 192.0.2.1:4711: this is not TLS",
+            ),
         ):
             self.assertEqual(formatEvent(self.logged(event)), line)
 
