@@ -22,6 +22,7 @@ from twisted.logger import (
 )
 
 from rdvtwisted.services.master import MasterService
+from rdvtwisted.services.naming import unhurried
 from rdvtwisted.services.timekeeping import steady
 
 
@@ -44,10 +45,13 @@ def _print(line: str, stream: TextIO) -> None:
 
 
 def global_reactor() -> Any:
-    """The reactor of this process, made when it is first asked for; it goes by a clock that nobody can set."""
+    """
+    The reactor of this process, made when it is first asked for; it goes by a clock that nobody can set, and ends
+    without waiting for the names of servers.
+    """
     from twisted.internet import reactor
 
-    return steady(reactor)
+    return unhurried(steady(reactor))
 
 
 def stop(reactor: Any) -> None:
