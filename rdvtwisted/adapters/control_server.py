@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
@@ -20,6 +21,7 @@ from twisted.internet.interfaces import (
     ITCPTransport,
 )
 from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
@@ -31,6 +33,8 @@ from rdvtwisted.errors import AddressInUse, RDVError, StateDirectoryError
 #: Commands that may be connected at one time.
 MAX_CONNECTIONS = 16
 SOCKET_MODE = 0o600
+#: Seconds between two looks whether the socket is still there, without which nobody could command any more.
+LOOK_SECONDS = 5.0
 
 #: What is answered to a line, by whom it was said; may raise an L{RDVError}.
 Answer = Callable[[bytes, str], object]
@@ -127,10 +131,12 @@ class ControlFactory(Factory):
 
 class ControlService(Service):
     """
-    Listens at the control socket, for as long as it runs.
+    Listens at the control socket, for as long as it runs; makes it anew when somebody has removed it.
 
     @ivar path: of the socket, absolute.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -149,6 +155,9 @@ class ControlService(Service):
         self._listener = listener
         self._factory = ControlFactory(answer, clock)
         self._port: IListeningPort | None = None
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = clock
+        self._trouble = ""
 
     def check(self) -> None:
         """
@@ -170,6 +179,19 @@ class ControlService(Service):
         @raise StateDirectoryError: something else is in its place, or it cannot be made.
         @raise ConfigError: its path is too long.
         """
+        self._listen()
+        super().startService()
+        self._looking.start(LOOK_SECONDS, now=False)
+
+    def stopService(self) -> Deferred[None]:
+        """Close the socket and its connections; fires when it is gone."""
+        super().stopService()
+        if self._looking.running:
+            self._looking.stop()
+        self._factory.abort()
+        return self._close()
+
+    def _listen(self) -> None:
         _vacate(self.path, self._setting)
         before = os.umask(0o077)  # bind() makes the socket and takes no mode
         try:
@@ -178,15 +200,39 @@ class ControlService(Service):
             raise _unusable(self.path, error.socketError) from None
         finally:
             os.umask(before)
-        super().startService()
 
-    def stopService(self) -> Deferred[None]:
-        """Close the socket and its connections; fires when it is gone."""
-        super().stopService()
-        self._factory.abort()
+    def _close(self) -> Deferred[None]:
         port, self._port = self._port, None
-        closing = None if port is None else port.stopListening()
-        return closing if isinstance(closing, Deferred) else succeed(None)
+        if port is None:
+            return succeed(None)
+        with suppress(OSError):
+            # A port removes its path, and stays open if it cannot.
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, SOCKET_MODE))
+        return maybeDeferred(port.stopListening).addErrback(_not_removed)
+
+    def _look(self) -> Deferred[None] | None:
+        if self._port is not None and os.path.lexists(self.path):
+            return None
+        if not self._trouble:
+            self._trouble = "removed"
+            self._log.warn("Somebody has removed the control socket {path}: it is made anew", path=self.path)
+        return self._close().addCallback(self._listen_again)
+
+    def _listen_again(self, _: object) -> None:
+        if not self.running:
+            return
+        try:
+            self._listen()
+        except RDVError as error:
+            if str(error) != self._trouble:
+                self._log.error("{error}", error=str(error))
+            self._trouble = str(error)
+        else:
+            self._trouble = ""
+
+
+def _not_removed(failure: Failure) -> None:
+    failure.trap(OSError)
 
 
 def _vacate(path: str, setting: str) -> None:

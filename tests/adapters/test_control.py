@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -14,18 +15,25 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, inlineCallbacks
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.protocol import connectionDone
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import StringTransport
 from twisted.internet.threads import deferToThread
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from rdvtwisted.adapters.control import MAX_REQUEST, SECONDS, VERBS, IAdministration, ServerRefused, perform
 from rdvtwisted.adapters.control_client import ControlClient, ServerNotRunning
-from rdvtwisted.adapters.control_server import MAX_CONNECTIONS, ControlFactory, ControlProtocol, ControlService
+from rdvtwisted.adapters.control_server import (
+    LOOK_SECONDS,
+    MAX_CONNECTIONS,
+    ControlFactory,
+    ControlProtocol,
+    ControlService,
+)
 from rdvtwisted.errors import AddressInUse, ConfigError, ConnectionLost, ProtocolError, RDVError, StateDirectoryError
 from rdvtwisted.values import EndReason
 from tests.adapters.administration import MASTER, ONSITE, PENDING, SESSION, MemoryAdministration
@@ -271,6 +279,18 @@ class SocketTests(TestCase):
         self.addCleanup(lambda: service.running and service.stopService())
         return service
 
+    def service_by_clock(self) -> tuple[ControlService, Clock]:
+        """One for which no time passes but what a test lets pass."""
+        service, clock = self.service(), Clock()
+        service._looking.clock = clock
+        return service, clock
+
+    def turn(self) -> Deferred[None]:
+        """The reactor goes round once."""
+        from twisted.internet import reactor
+
+        return deferLater(reactor, 0)  # type: ignore[arg-type]
+
     def ask(self, verb: str, **arguments: object) -> Deferred[Any]:
         return deferToThread(ControlClient(self.path).ask, verb, **arguments)
 
@@ -308,6 +328,65 @@ class SocketTests(TestCase):
         self.assertFalse(os.path.lexists(self.path))
         error = yield self.assertFailure(self.ask("status"), ServerNotRunning)
         self.assertEqual(str(error), f"the server is not running (nobody answers at {self.path})")
+
+    @inlineCallbacks
+    def test_removed(self) -> Any:
+        """Who has tidied up too much has not taken the server's commands away for good: the socket is made anew."""
+        service, clock = self.service_by_clock()
+        service.startService()
+        for _ in range(2):
+            os.unlink(self.path)
+            with capturedLogs() as events:
+                clock.advance(LOOK_SECONDS)
+                while not os.path.lexists(self.path) or stat.S_ISREG(os.stat(self.path).st_mode):
+                    yield self.turn()
+                answer = yield self.ask("refresh")
+            self.assertEqual(answer, 0)
+            self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o600)
+            told = [formatEvent(event) for event in events if event["log_level"] >= LogLevel.warn]
+            self.assertEqual(told, [f"Somebody has removed the control socket {self.path}: it is made anew"])
+        clock.advance(LOOK_SECONDS)
+        yield service.stopService()
+        self.assertFalse(os.path.lexists(self.path))
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    @inlineCallbacks
+    def test_removed_and_stopped(self) -> Any:
+        """A server whose socket is gone stops in order all the same, and nobody listens any more."""
+        service, _ = self.service_by_clock()
+        service.startService()
+        moved = self.path + ".moved"
+        os.rename(self.path, moved)
+        yield service.stopService()
+        self.assertFalse(os.path.lexists(self.path))
+        with socket.socket(socket.AF_UNIX) as late:
+            self.assertRaises(ConnectionRefusedError, late.connect, moved)
+
+    @inlineCallbacks
+    def test_cannot_be_made_again(self) -> Any:
+        """As long as it cannot be made anew, that is told once; then it is."""
+        service, clock = self.service_by_clock()
+        service.startService()
+        listen, self.full = service._listener.listenUNIX, True
+
+        def listen_unix(*arguments: Any, **more: Any) -> Any:
+            if self.full:
+                raise CannotListenError(None, self.path, OSError(errno.ENOSPC, "No space left on device"))
+            return listen(*arguments, **more)
+
+        self.patch(service._listener, "listenUNIX", listen_unix)
+        os.unlink(self.path)
+        with capturedLogs() as events:
+            for _ in range(3):
+                clock.advance(LOOK_SECONDS)
+                while service._port is not None or os.path.lexists(self.path):
+                    yield self.turn()
+        told = [formatEvent(event) for event in events if event["log_level"] >= LogLevel.warn]
+        self.assertEqual(told[1:], [f"cannot make the control socket {self.path}: no space left on device"])
+        self.full = False
+        clock.advance(LOOK_SECONDS)
+        answer = yield self.ask("refresh")
+        self.assertEqual(answer, 0)
 
     def test_second_server(self) -> None:
         """A second server does not take the socket from the first."""
