@@ -44,14 +44,18 @@ class Authority:
     servers have it, is known by that alone: then nothing that the certificate
     says matters, as with the host key of an SSH server.
 
-    @ivar path: PEM file; given beforehand, or written at first use.
+    What is shown at first use is pinned once the server has proved by SSH, inside of this TLS, who it is (L{proved}):
+    a gateway that wants a guest to log in first speaks TLS, too, and must not be taken for the server for good.
+
+    @ivar path: PEM file; given beforehand, or written at first use. C{None}: nothing is kept.
     @ivar refusal: why the last connection was refused, if it was.
     """
 
     _log = Logger()
 
-    path: Path
+    path: Path | None
     refusal: RDVError | None = field(default=None, init=False)
+    _shown: bytes | None = field(default=None, init=False)
     _certificate: x509.Certificate | None = field(default=None, init=False)
 
     def read(self) -> None:
@@ -60,6 +64,9 @@ class Authority:
 
         @raise StateDirectoryError: it cannot be read, or holds no certificate.
         """
+        if self.path is None:
+            self._certificate = None
+            return
         try:
             pem = self.path.read_bytes()
         except FileNotFoundError:
@@ -91,11 +98,22 @@ class Authority:
                 first = x509.load_der_x509_certificate(certificate)
             except ValueError:
                 raise ProtocolError("the server's certificate authority is no certificate") from None
-            write_whole(self.path, first.public_bytes(Encoding.PEM), mode=0o644)
+            if self.path is not None:
+                write_whole(self.path, first.public_bytes(Encoding.PEM), mode=0o644)
+                self._log.info("Pinned the server's certificate authority {shown}", shown=fingerprint(certificate))
             self._certificate = first
-            self._log.info("Pinned the server's certificate authority {shown}", shown=fingerprint(certificate))
         elif pinned != certificate:
             raise self._changed(certificate)
+
+    def proved(self) -> None:
+        """
+        The server of the last connection has proved otherwise who it is: pin at first use what it has shown.
+
+        @raise RDVError: as L{accept} does.
+        """
+        shown, self._shown = self._shown, None
+        if shown is not None:
+            self.accept(shown)
 
     def _changed(self, shown: bytes) -> ServerKeyChanged:
         assert self.der is not None
@@ -103,14 +121,14 @@ class Authority:
             "the server's certificate authority",
             fingerprint(self.der),
             fingerprint(shown),
-            f"If the server was set up anew on purpose, remove {self.path}",
+            f"If the server was set up anew on purpose, remove {self.path}" if self.path is not None else "",
         )
 
     # IOpenSSLClientConnectionCreator
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """A connection that goes no further than the handshake unless the chain is right."""
-        self.refusal = None
+        self.refusal = self._shown = None
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_min_proto_version(SSL.TLS1_2_VERSION)
         context.set_alpn_protos([b"ssh"])
@@ -165,7 +183,7 @@ class Authority:
         return False
 
     def _settle(self, connection: SSL.Connection) -> None:
-        # At first use, what is pinned is the authority that the server shows in its chain. One that another has signed
+        # At first use, what will be pinned is the authority that the server shows in its chain. One that another has signed
         # is not the server's own: a public authority's intermediate certificate, for example, vouches for millions.
         if self._certificate is not None:
             return
@@ -181,7 +199,7 @@ class Authority:
             cure = "It shows no certificate of an authority of its own; give that with --ca"
             raise ServerKeyChanged("the server's certificate authority", "nothing", "none", cure) from None
         # One that is alone has its key proved by the handshake; the hash of its own signature may be an old one.
-        self.accept(top.public_bytes(Encoding.DER))
+        self._shown = top.public_bytes(Encoding.DER)
 
 
 def tls_endpoint(authority: Authority, plain: IStreamClientEndpoint) -> IStreamClientEndpoint:

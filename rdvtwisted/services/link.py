@@ -372,6 +372,7 @@ async def open_link(
         raise
     link = Link(Dialogue(settings.account, settings.role), reactor, ssh, settings, authority, small)
     try:
+        authority.proved()
         await link.open()
     except BaseException:
         await link.close()

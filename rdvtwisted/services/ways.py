@@ -90,11 +90,12 @@ def _authority(equipment: Equipment, way: DeviceSettings) -> Authority:
     The authority by which a way's server is known.
 
     Who was to come by SSH learns it inside SSH. If the other door is tried
-    before that, what it shows is not taken for the server's own for good.
+    before that, what it shows is not taken for the server's own for longer
+    than that connection: somebody may stand in front of it here.
     """
     if way.authority == equipment.settings.authority:
         equipment.authority.read()
         if equipment.settings.tls or not way.tls or equipment.authority.der is not None:
             return equipment.authority
-        return Authority(way.authority.with_name(f"unproven-{way.authority.name}"))
+        return Authority(None)
     return Authority(way.authority)

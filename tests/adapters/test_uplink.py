@@ -176,7 +176,34 @@ class HandshakeTests(UplinkCase):
         """At first use the authority in the server's chain is pinned."""
         server = self.server()
         self.assertIsNone(self.shake_hands(server.credentials()))
+        self.device.proved()
         self.assertEqual(self.path.read_text(), server.pem)
+
+    def test_gateway(self) -> None:
+        """A gateway that has guests log in first, and shows a certificate of its own, is not taken for the server."""
+        self.assertIsNone(self.shake_hands(self.server("gateway").credentials()))
+        self.assertFalse(self.path.exists())
+        server = self.server()
+        self.assertIsNone(self.shake_hands(server.credentials()))
+        self.device.proved()
+        self.assertEqual(self.path.read_text(), server.pem)
+
+    def test_other_connection(self) -> None:
+        """What one connection was shown is not taken for that of the next one."""
+        self.assertIsNone(self.shake_hands(self.server("gateway").credentials()))
+        self.device.clientConnectionForTLS(self.transport)  # type: ignore[arg-type]
+        self.device.proved()
+        self.assertIsNone(self.device.der)
+
+    def test_not_kept(self) -> None:
+        """Where nothing is to be kept, the authority is known for as long as the connection is."""
+        self.device = Authority(None)
+        for name in ("one", "other"):
+            self.device.read()
+            server = self.server(name)
+            self.assertIsNone(self.shake_hands(server.credentials()))
+            self.device.proved()
+            self.assertEqual(self.device.der, server.der)
 
     def test_pinned(self) -> None:
         """The pinned authority's server is accepted, with a renewed certificate too, whatever its name."""
@@ -223,6 +250,7 @@ class HandshakeTests(UplinkCase):
         credentials = Credentials(own.key, own.certificate, own.certificate)
         for _ in range(2):
             self.assertIsNone(self.shake_hands(credentials, show))
+            self.device.proved()
             self.device.read()
         self.assertEqual(self.device.der, own.certificate.public_bytes(Encoding.DER))
 
@@ -239,6 +267,7 @@ class HandshakeTests(UplinkCase):
 
         for _ in range(2):
             self.assertIsNone(self.shake_hands(Credentials(key, certificate, certificate)))
+            self.device.proved()
             self.device.read()
         error = self.shake_hands(self.server().credentials())
         self.assertIsInstance(error, ServerKeyChanged)
@@ -288,8 +317,8 @@ class HandshakeTests(UplinkCase):
     def test_cannot_pin(self) -> None:
         """An authority that cannot be kept is not trusted for once either."""
         self.device = Authority(self.folder / "gone" / "server-ca.pem")
-        error = self.shake_hands(self.server().credentials())
-        self.assertIsInstance(error, StateDirectoryError)
+        self.assertIsNone(self.shake_hands(self.server().credentials()))
+        error = self.assertRaises(StateDirectoryError, self.device.proved)
         self.assertIn("No such file or directory", str(error))
         self.assertIsNone(self.device.der)
 
