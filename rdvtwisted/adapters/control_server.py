@@ -208,7 +208,8 @@ class ControlService(Service):
         with suppress(OSError):
             # A port removes its path, and stays open if it cannot.
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, SOCKET_MODE))
-        return maybeDeferred(port.stopListening).addErrback(_not_removed)
+        closing = port.stopListening()
+        return (closing if isinstance(closing, Deferred) else succeed(None)).addErrback(_not_removed)
 
     def _look(self) -> Deferred[None] | None:
         if self._port is not None and os.path.lexists(self.path):
@@ -216,9 +217,9 @@ class ControlService(Service):
         if not self._trouble:
             self._trouble = "removed"
             self._log.warn("Somebody has removed the control socket {path}: it is made anew", path=self.path)
-        return self._close().addCallback(self._listen_again)
+        return self._close().addCallback(lambda _: self._listen_again())
 
-    def _listen_again(self, _: object) -> None:
+    def _listen_again(self) -> None:
         if not self.running:
             return
         try:

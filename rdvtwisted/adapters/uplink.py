@@ -60,10 +60,11 @@ class Authority:
 
     def read(self) -> None:
         """
-        Read the file, if it exists.
+        Read the file, if it exists: another connection is to be made.
 
         @raise StateDirectoryError: it cannot be read, or holds no certificate.
         """
+        self._shown = None
         if self.path is None:
             self._certificate = None
             return
@@ -183,8 +184,9 @@ class Authority:
         return False
 
     def _settle(self, connection: SSL.Connection) -> None:
-        # At first use, what will be pinned is the authority that the server shows in its chain. One that another has signed
-        # is not the server's own: a public authority's intermediate certificate, for example, vouches for millions.
+        # At first use, what will be pinned is the authority in the chain that the server shows. One that another has
+        # signed is not the server's own: a public authority's intermediate certificate, for example, vouches for
+        # millions.
         if self._certificate is not None:
             return
         chain = [shown.to_cryptography() for shown in connection.get_peer_cert_chain() or ()]

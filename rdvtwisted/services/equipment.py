@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from attrs import Factory, define, field
+from attrs import Factory, define, evolve, field
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
@@ -174,7 +174,10 @@ class Equipment:
             ending = await leg.run(seconds, pin_and_tell, limited)
             self.suspicion.heed_end(ending.reason)
         finally:
-            await leg.dismantle(ending.reason)
+            try:
+                await leg.dismantle(ending.reason)
+            except RDVError as error:
+                ending = evolve(ending, left=error)
         return ending
 
     def _pin(self, peer: str, proved: PublicKey) -> None:

@@ -77,11 +77,13 @@ class Ending:
     How a leg ended: the reason, and the error if it was one.
 
     @ivar lost: what of this device itself was lost, in a sentence; empty if it was nothing of that kind.
+    @ivar left: why some of what was configured for it could not be taken away, if so.
     """
 
     reason: EndReason
     error: RDVError | None = None
     lost: str = ""
+    left: RDVError | None = None
 
 
 @define(eq=False)

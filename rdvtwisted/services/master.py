@@ -249,6 +249,8 @@ class MasterService(Service):
         finally:
             if flowing.running:
                 flowing.stop()
+        if ending.left is not None:
+            raise ending.left
         self._conclude(onsite, ending, link.error, leg, reactor.seconds() - up_at)
 
     async def _remote(self, link: Link, onsite: str) -> RemoteSite | None:

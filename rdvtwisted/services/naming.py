@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from socket import getaddrinfo
 from threading import Thread
 from typing import Any
@@ -15,10 +14,17 @@ from twisted.python.threadpool import ThreadPool
 MOST_LOOKUPS = 8
 
 
-class _Forsaken(ThreadPool):
-    """Threads that nobody waits for: a process ends without them."""
+class _Forsaken(Thread):
+    """A thread that nobody waits for: the process ends without it."""
 
-    threadFactory = partial(Thread, daemon=True)  # noqa: N815 - Twisted's name
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more, daemon=True)
+
+
+class _Lookups(ThreadPool):
+    """Threads in which names are looked up."""
+
+    threadFactory = _Forsaken
 
 
 def unhurried(reactor: Any, look_up: Callable[..., Any] = getaddrinfo) -> Any:
@@ -36,7 +42,7 @@ def unhurried(reactor: Any, look_up: Callable[..., Any] = getaddrinfo) -> Any:
     def pool() -> ThreadPool:
         # Made when it is first needed: what has forked meanwhile has lost its threads.
         if not pools:
-            pools.append(_Forsaken(0, MOST_LOOKUPS, "rdv-names"))
+            pools.append(_Lookups(0, MOST_LOOKUPS, "rdv-names"))
             pools[0].start()
         return pools[0]
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from attrs import define, field
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import deferLater
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
 from rdvtwisted.adapters.control_server import ControlService
@@ -41,6 +41,8 @@ WAIT_SECONDS = 60.0
 AWAY_SECONDS = 2.0
 #: Seconds between two questions over how many seconds to spread after a restart of the server: that changes slowly.
 SPREAD_SECONDS = 600.0
+#: Seconds between two attempts to take away what an onsite could not take away when its session ended.
+UNTIDY_SECONDS = 5.0
 
 
 @define(eq=False)
@@ -75,6 +77,8 @@ class OnsiteService(Service):
     _spread: float = field(default=0.0, init=False)
     _ask_at: float = field(default=0.0, init=False)
     _rounds: Rounds = field(init=False)
+    #: Why something of a former session or run is still there; C{None}: nothing is, empty: that is not known.
+    _left: str | None = field(default="", init=False)
     #: Until when a master may be trying to have a session again that was lost with the server.
     _hurry_until: float = field(default=0.0, init=False)
 
@@ -107,14 +111,10 @@ class OnsiteService(Service):
         return closing if stay is None else closing.addBoth(lambda _: stay)
 
     async def _for_ever(self) -> None:
-        swept = False
         while True:
             away = 0.0
             self._stage = MACHINE
             try:
-                if not swept:
-                    await self._sweep()
-                    swept = True
                 away = await self._visit()
             except CancelledError:
                 raise
@@ -124,6 +124,7 @@ class OnsiteService(Service):
                     self._log.warn("{error}", error=str(error))
                     self.console.record("offline", error=str(error))
             except Exception as error:  # noqa: BLE001 - no fault of ours may strand a device that nobody can walk to
+                self._left = self._left or ""
                 if self._is_news(repr(error)):
                     self._log.failure("Unexpected failure; connecting anew")
             else:
@@ -162,8 +163,37 @@ class OnsiteService(Service):
         return trouble != former
 
     async def _sweep(self) -> None:
-        for line in await self.equipment.network.sweep(self.equipment.owner):
+        """Take away what was left, if anything. What cannot be taken away now keeps no device from being here."""
+        if self._left is None:
+            return
+        try:
+            lines = await self.equipment.network.sweep(self.equipment.owner)
+        except RDVError as error:
+            self._untidy(error)
+            return
+        self._left = None
+        for line in lines:
             self.console.say(f"Removed what an earlier run left behind: {line}")
+
+    async def _master_or_not(self, link: Link) -> Readiness:
+        """Wait for a master; and meanwhile, if something could not be taken away, try that again."""
+        asking = link.ask(WaitForMaster(WAIT_SECONDS))
+        if self._left is None:
+            return await asking  # type: ignore[no-any-return]
+        sweeping = LoopingCall(lambda: Deferred.fromCoroutine(self._sweep()))
+        sweeping.clock = self.equipment.reactor
+        over = sweeping.start(UNTIDY_SECONDS, now=False)
+        try:
+            return await asking  # type: ignore[no-any-return]
+        finally:
+            if sweeping.running:
+                sweeping.stop()
+            await over  # a session finds nothing under way
+
+    def _untidy(self, error: RDVError) -> None:
+        former, self._left = self._left, str(error)
+        if self._left != former:
+            self._log.warn("{error}: this is tried again", error=str(error))
 
     async def _visit(self) -> float:
         """
@@ -171,6 +201,7 @@ class OnsiteService(Service):
 
         @return: for how many seconds to stay away at least.
         """
+        await self._sweep()
         self._stage = CONNECTION
         link = await self.connect()
         self._stage = SERVICE
@@ -182,6 +213,7 @@ class OnsiteService(Service):
             while self.running:
                 # The address may have changed since: what is published is looked at before every wait.
                 self._stage = MACHINE
+                await self._sweep()
                 profile, interface = await self._profile(backends)
                 self._stage = SERVICE
                 if profile != published:
@@ -190,7 +222,7 @@ class OnsiteService(Service):
                     published = profile
                     self._tell_online(link, profile, interface)
                     self._hurry_until = 0.0
-                answer = await link.ask(WaitForMaster(WAIT_SECONDS))
+                answer = await self._master_or_not(link)
                 self._rounds.begin()
                 if not self._rounds.quiet:
                     self.pace.reset()
@@ -286,6 +318,8 @@ class OnsiteService(Service):
         finally:
             if stay is not None:
                 stay.close()
+        if ending.left is not None:
+            self._untidy(ending.left)
         self._conclude(ending, leg)
 
     async def _wanted(self, link: Link) -> SessionView:

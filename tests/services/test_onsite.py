@@ -8,7 +8,7 @@ from ipaddress import IPv4Interface
 from typing import Any
 
 from attrs import evolve
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import LogLevel
 
 from rdvtwisted.errors import ConnectionLost, KeyRejected, NetworkError, NoSession, RequestRefused
@@ -320,12 +320,50 @@ class ReconnectingTests(OnsiteCase):
         self.assertEqual(self.requests[-1], WaitForMaster(60.0))
 
     def test_sweep_fails(self) -> None:
-        """Leftovers that cannot be removed now are tried again; the device is not lost for it."""
-        self.network.refusal = NetworkError("the journal is busy")
+        """Leftovers that cannot be removed now are tried again; the device is here meanwhile, and tells it once."""
+        refused, lines = NetworkError("the kernel refuses to undo it"), ["the table of onsite-rpi1100"]
+        outcomes: list[Any] = [fail(refused), fail(refused), fail(refused), succeed(lines)]
+        self.network.sweep = lambda owner: outcomes.pop(0)
         self.start()
-        self.assertEqual((self.tries, self.logged(LogLevel.warn)), (0, ["the journal is busy"]))
-        self.assert_offline(0.5)
-        self.assertEqual(self.requests[-1], WaitForMaster(60.0))
+        self.assertEqual((self.tries, self.requests[-1], len(outcomes)), (1, WaitForMaster(60.0), 2))
+        self.pass_time(5.0)
+        self.assertEqual(self.logged(LogLevel.warn), ["the kernel refuses to undo it: this is tried again"])
+        self.pass_time(5.0)
+        self.assertEqual((outcomes, self.said[-1]), ([], f"Removed what an earlier run left behind: {lines[0]}"))
+        self.pass_time(5.0)
+        self.here.answer(Readiness.NOT_READY)
+        self.assertEqual((self.tries, self.requests[-1]), (1, WaitForMaster(60.0)))
+
+    def test_left_by_a_session(self) -> None:
+        """What a session has left, because no program could be started, is taken away as soon as that is possible."""
+        self.start()
+        self.begin_session()
+        self.bring_up()
+        undo, outcomes = self.network.undo, [fail(NetworkError("the kernel refuses to undo it"))]
+        self.network.undo = lambda owner: outcomes.pop() if outcomes else undo(owner)
+        sweep, refusals = self.network.sweep, [fail(NetworkError("not yet"))]
+        self.network.sweep = lambda owner: refusals.pop() if refusals else sweep(owner)
+        self.end_session(EndReason.OPERATOR)
+        self.assertIn("ended", self.records())
+        self.assertTrue(self.network.applied)
+        self.assertEqual((len(self.servers), self.requests[-1]), (1, WaitForMaster(60.0)))
+        self.pass_time(5.0)
+        self.assertEqual(self.network.applied, {})
+        self.assertTrue(self.said[-1].startswith("Removed what an earlier run left behind: "))
+
+    def test_left_and_wanted(self) -> None:
+        """A session that begins while leftovers are being taken away waits until that is done."""
+        taking: Deferred[list[str]] = Deferred()
+        outcomes: list[Any] = [fail(NetworkError("busy")), fail(NetworkError("busy")), taking]
+        self.network.sweep = lambda owner: outcomes.pop(0)
+        self.start()
+        self.pass_time(5.0)
+        self.begin_session()
+        self.assertEqual(self.backend.tunnels, [])
+        taking.callback([])
+        self.pump()
+        self.assertEqual(len(self.backend.tunnels), 1)
+        self.bring_up()
 
     def test_fault(self) -> None:
         """A fault of the program is logged with its traceback, and the device connects anew."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import evolve
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
 from rdvtwisted.adapters.uplink import Authority
@@ -235,10 +235,12 @@ class OnsiteTests(OnsiteCase):
         self.assertEqual(self.ladder.told[3:], [SERVICE])
 
     def test_machine(self) -> None:
-        """What is wrong with this machine is told apart, be it before or after the connection is made."""
-        self.network.refusal = ConnectionLost("netlink says nothing")
+        """What is wrong with this machine is told apart."""
+        site = self.network.site
+        self.network.site = lambda: fail(ConnectionLost("netlink says nothing"))
         self.start()
         self.assertEqual(self.ladder.told, [MACHINE])
+        self.network.site = site
         self.network.move(evolve(SITE, interface=None))
         self.pass_time(0.5)
         self.assertEqual(self.ladder.told[1:], [MACHINE])

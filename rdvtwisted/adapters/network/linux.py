@@ -24,7 +24,7 @@ from rdvtwisted.adapters.network.tuntap import PacketDevice
 from rdvtwisted.adapters.network.watching import Watching, watch_everything
 from rdvtwisted.adapters.network.wiring import Wiring
 from rdvtwisted.adapters.network.worker import Worker
-from rdvtwisted.errors import RDVError
+from rdvtwisted.errors import NetworkError, RDVError
 from rdvtwisted.interfaces import INetwork
 from rdvtwisted.plan import Plan, Site, TunTap
 from rdvtwisted.values import Mode
@@ -148,14 +148,22 @@ class LinuxNetwork:
     async def _sweep(self, owner: str) -> list[str]:
         for _ in range(BUSY_LOOKS - 1):
             try:
-                return await self._run(transaction.sweep, self._journal, owner)
+                return await self._run(self._swept, owner)
             except OwnerBusy:  # perhaps only because an earlier process's keeper is just sweeping
                 await deferLater(self._reactor, BUSY_SECONDS / BUSY_LOOKS)
-        return await self._run(transaction.sweep, self._journal, owner)
+        return await self._run(self._swept, owner)
+
+    def _swept(self, kernel: Kernel, owner: str) -> list[str]:
+        lines = transaction.sweep(kernel, self._journal, owner)
+        self._dismiss(owner)
+        return lines
 
     def _run(self, call: Callable[..., T], *arguments: object) -> Deferred[T]:
         def work() -> T:
-            with self._kernel() as kernel:
-                return call(kernel, *arguments)
+            try:
+                with self._kernel() as kernel:
+                    return call(kernel, *arguments)
+            except OSError as error:  # such as EMFILE: this process has too many files open for another question
+                raise NetworkError(f"the kernel cannot be asked: {error.strerror}") from None
 
         return self._worker.run(work)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
+
+from rdvtwisted.errors import NetworkError
 
 T = TypeVar("T")
 
@@ -30,13 +32,19 @@ class Worker:
         """
         Call in the thread.
 
-        @return: a Deferred of what it returns; fails with what it raises.
+        @return: a Deferred of what it returns; fails with what it raises, and with L{NetworkError} if this machine
+            has no room for a thread now.
         """
         if self._pool is None:
             self._pool = ThreadPool(minthreads=0, maxthreads=1, name="rdv-network")
             self._pool.start()
             self._trigger = self._reactor.addSystemEventTrigger("after", "shutdown", self._end)
-        return deferToThreadPool(self._reactor, self._pool, call, *arguments)
+        try:
+            return deferToThreadPool(self._reactor, self._pool, call, *arguments)
+        except RuntimeError as error:
+            # One that has never run cannot be waited for in the end.
+            self._pool.threads = [thread for thread in self._pool.threads if thread.ident is not None]
+            return fail(NetworkError(f"the network cannot be looked at: {error}"))
 
     def stop(self) -> None:
         """Wait for the calls under way, then end the thread. Idempotent; a later call starts it anew."""

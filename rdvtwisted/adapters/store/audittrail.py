@@ -216,7 +216,11 @@ class AuditTrail:
             self._log.error("The audit trail cannot be synced: {error}", error=_reason(error))
             return
         if descriptor >= 0:
-            self._in_thread(lambda: self._sync_and_close(descriptor))
+            try:
+                self._in_thread(lambda: self._sync_and_close(descriptor))
+            except RuntimeError as error:  # this machine has no room for a thread now
+                os.close(descriptor)
+                self._log.error("The audit trail cannot be synced: {error}", error=str(error))
 
     def _sync_and_close(self, descriptor: int) -> None:
         # In a thread, where nothing of this object may be touched but the log.

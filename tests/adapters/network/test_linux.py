@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from ipaddress import IPv4Interface
 from pathlib import Path
+from typing import Any
 
 from pyroute2 import IPRoute
 from twisted.internet import reactor
@@ -66,6 +68,36 @@ class LinuxNetworkTests(TestCase):
         await self.network.amend(limited)
         [table] = [step for step in limited.steps if isinstance(step, FirewallTable)]
         self.assertEqual(self.kernel.state.tables["inet", table.name], table.rules)
+
+    async def test_no_descriptor(self) -> None:
+        """When this process cannot open anything any more, to ask the kernel by, that is one line."""
+
+        def kernel() -> MemoryKernel:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        network = self.opened(kernel)  # type: ignore[arg-type]
+        askings: list[Deferred[Any]] = [network.sweep(OWNER), network.apply(PLAN), network.site()]
+        for asking in askings:
+            error = await self.assertFailure(asking, NetworkError)
+            self.assertEqual(str(error), "the kernel cannot be asked: Too many open files")
+
+    async def test_sweep_in_the_same_process(self) -> None:
+        """What could not be undone at first is so by a later sweep; then nobody watches over it any more."""
+        kept: list[str] = []
+
+        class Keeping:
+            def __init__(self, directory: Path, owner: str) -> None:
+                kept.append(owner)
+
+            def dismiss(self) -> None:
+                kept.pop()
+
+        network = LinuxNetwork(reactor, self.directory, self.kernel, keeper=Keeping)  # type: ignore[arg-type]
+        self.addCleanup(network.close)
+        await network.apply(PLAN)
+        self.assertEqual(kept, [OWNER])
+        self.assertTrue(await network.sweep(OWNER))
+        self.assertEqual(kept, [])
 
     async def test_sweep(self) -> None:
         """What an earlier process left is undone and named."""
@@ -144,6 +176,20 @@ class LinuxNetworkTests(TestCase):
 
 class WorkerTests(TestCase):
     """One thread, not the reactor's, until it is stopped."""
+
+    async def test_no_thread(self) -> None:
+        """When this machine has no room for a thread that is one line, and a moment later it works."""
+        worker = Worker(reactor)
+        self.addCleanup(worker.stop)
+
+        def refuse(*_: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        patch = self.patch(threading.Thread, "start", refuse)
+        error = await self.assertFailure(worker.run(len, "four"), NetworkError)
+        self.assertEqual(str(error), "the network cannot be looked at: can't start new thread")
+        patch.restore()
+        self.assertEqual(await worker.run(len, "four"), 4)
 
     async def test_one_thread(self) -> None:
         """All calls run in one thread, which is not the reactor's; stopped, it ends, and a later call has a new one."""

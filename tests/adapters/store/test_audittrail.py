@@ -154,6 +154,24 @@ class LifeTests(TrailCase):
             [formatEvent(event) for event in events], ["The audit trail cannot be synced: input/output error"] * 2
         )
 
+    def test_no_thread(self) -> None:
+        """When this machine has no room for a thread that is told; no descriptor is left open."""
+        trail = self.make()
+        trail.start()
+        before = len(os.listdir("/proc/self/fd"))
+
+        def refuse(work: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        self.patch(trail, "_in_thread", refuse)
+        with capturedLogs() as events:
+            self.clock.advance(SYNC_SECONDS)
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+        self.assertEqual(
+            [formatEvent(event) for event in events], ["The audit trail cannot be synced: can't start new thread"]
+        )
+        trail.stop()
+
     def test_mistake(self) -> None:
         """A deed that cannot be recorded is a mistake of the program; those behind it are recorded."""
         trail = self.make()
