@@ -36,6 +36,8 @@ AUTHORITY_LIFE = timedelta(days=30 * 365 + 7)
 SERVER_LIFE = timedelta(days=397)
 #: From when on certificates are good: a device without a battery for its clock may believe in any day of the past.
 BEGIN = datetime(2000, 1, 1, tzinfo=timezone.utc)
+#: No clock that is behind this one is right; one that starts anew without a battery believes in 1970, 2000, 2010.
+EARLIEST = datetime(2024, 1, 1, tzinfo=timezone.utc)
 #: A server certificate is renewed when less than this part of its life is left.
 RENEWAL_PART = 3
 
@@ -88,7 +90,8 @@ class Authority:
 
         @param names: the DNS names and IP addresses under which devices reach the server; at least one.
         @param clock: its seconds are those since the epoch.
-        @raise StateDirectoryError: the directory or a file in it cannot be used.
+        @raise StateDirectoryError: the directory or a file in it cannot be used; or the clock is so wrong that an
+            authority would be made which has ended when the clock is right.
         @raise InvalidValue: a name is no name.
         """
         if not names:
@@ -98,6 +101,11 @@ class Authority:
         path = directory / AUTHORITY_FILE
         held = secretfile.read(path)
         if held is None:
+            if _now(clock) < EARLIEST:
+                raise StateDirectoryError(
+                    f"the clock of this machine says {_now(clock):%Y-%m-%d}, too early for a certificate authority to be"
+                    " made: set it right first"
+                )
             held = secretfile.create(path, _pem(*_new_authority(_now(clock))))
         key, certificate = _load(path, held, "restore it from a backup")
         if not certificate.not_valid_before_utc <= _now(clock) < certificate.not_valid_after_utc:

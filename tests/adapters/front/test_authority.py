@@ -52,6 +52,20 @@ class FirstStartTests(AuthorityTestCase):
         self.assertEqual(modes, {AUTHORITY_FILE: 0o600, SERVER_FILE: 0o600})
         self.assertEqual(stat.S_IMODE(self.directory.stat().st_mode), 0o700)
 
+    def test_no_clock(self) -> None:
+        """On a machine whose clock has not been set yet nothing is made that had ended long ago once it is set."""
+        for seconds, day in ((100.0, "1970-01-01"), (1_262_304_000.0, "2010-01-01")):
+            self.clock.rightNow = seconds
+            error = self.assertRaises(StateDirectoryError, self.open)
+            self.assertEqual(
+                str(error),
+                f"the clock of this machine says {day}, too early for a certificate authority to be made:"
+                " set it right first",
+            )
+            self.assertEqual(list(self.directory.iterdir()), [])
+        self.clock.rightNow = NOW
+        self.open().credentials()
+
     def test_authority(self) -> None:
         """The authority is good for 30 years, also for clocks behind, and signs servers' certificates alone."""
         authority = self.open()
