@@ -9,6 +9,7 @@ from functools import partial
 
 from attrs import frozen
 
+from rdvtwisted.adapters.control_server import LOOK_SECONDS
 from rdvtwisted.services.footing import GRACE_SECONDS
 from rdvtwisted.services.guard import REST_SECONDS as GUARD_REST_SECONDS
 from rdvtwisted.services.ladder import SWITCH_SECONDS
@@ -332,6 +333,14 @@ def _kill_gluer(play: Play) -> None:
     play.goes_on()
 
 
+def _tidy_socket(play: Play) -> None:
+    """Somebody who tidies up removes the server's control socket: what there is goes on, and it is there again."""
+    path = play.stage.deployment.state("server") / "control.sock"
+    path.unlink()
+    until(path.is_socket, LOOK_SECONDS + 2, "the server to make its control socket anew")
+    play.goes_on()
+
+
 def _kill_program(name: str, word: str, play: Play) -> None:
     """A stock program ends that carries a device's tunnel: the session is over at once, for both."""
     play.kill(play.programs(name, word))
@@ -376,6 +385,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("same-master", (TRAFFIC,), _be_the_same_master),
     Fault("two-onsites", PHASES, _be_two_onsites),
     Fault("onsite-twice", PHASES, _start_twice, 1),
+    Fault("tidy-socket", (IDLE, TRAFFIC), _tidy_socket, 1),
     Fault("kill-gluer", PHASES, _kill_gluer),
     Fault("kill-vtund-onsite", (TRAFFIC,), partial(_kill_program, "onsite", "vtund"), backends=("vtun",)),
     Fault("kill-vtund-master", (TRAFFIC,), partial(_kill_program, "master", "vtund"), backends=("vtun",)),

@@ -103,8 +103,8 @@ class Authority:
         if held is None:
             if _now(clock) < EARLIEST:
                 raise StateDirectoryError(
-                    f"the clock of this machine says {_now(clock):%Y-%m-%d}, too early for a certificate authority to be"
-                    " made: set it right first"
+                    f"the clock of this machine says {_now(clock):%Y-%m-%d}, too early for a certificate authority to"
+                    " be made: set it right first"
                 )
             held = secretfile.create(path, _pem(*_new_authority(_now(clock))))
         key, certificate = _load(path, held, "restore it from a backup")
