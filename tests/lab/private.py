@@ -16,6 +16,9 @@ from tests.lab.topology import CUSTOMER_LAN
 _PRIVATE = "rdvt"
 """What the prefixes of private labs start with, before the process id."""
 
+TESTS = (_PRIVATE, "rdvs", "rdve", "rdvf")
+"""The same of all labs that tests build for themselves: private ones, those of scenes, of demos, and of faults."""
+
 _TURN = namespaces.RUN / "rdvlab.turn"
 """Locked by who clears away; it stays."""
 
@@ -43,6 +46,12 @@ def clear_abandoned(start: str, clear: Callable[[str], None] = _take_down) -> No
         fcntl.flock(turn, fcntl.LOCK_EX)
         for prefix in abandoned(start):
             clear(prefix)
+
+
+def clear_tests() -> None:
+    """For who has ended tests from outside: take down the labs of whatever of them runs no more."""
+    for each in TESTS:
+        clear_abandoned(each)
 
 
 class _Case(Protocol):
