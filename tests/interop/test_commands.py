@@ -197,9 +197,11 @@ class MasterCommandTests(CommandCase):
         await self.assert_list(server, tls=False)
         await self.assert_list(server, tls=True)
         known = self.folder / "rpi1" / "known_hosts"
+        kept = known.read_text()
         known.write_text(re.sub(r"ssh-ed25519 \S+|ecdsa\S+ \S+|ssh-rsa \S+", FOREIGN_KEY, known.read_text()))
         result = await self.command("rdv-master", *self.device(server, "rpi1"), "-l")
         self.assert_ended(result, 3, f"rdv-master: the host key of [127.0.0.1]:{server.ssh_port} has changed: pinned ")
+        known.write_text(kept)
         other = self.folder / "other.pem"
         shutil.copy(self.folder / "rpi1" / "server-ca.pem", other)
         own = self.folder / "own"

@@ -229,6 +229,7 @@ class ServerTests(ServerCase):
         way = tls_endpoint(authority, TCP4ClientEndpoint(reactor, "127.0.0.1", port))
         target = Target("127.0.0.1", self.port, "root", ED25519, KnownHosts(self.known_hosts))
         link: SSHLink = await connect(way, target, reactor)
+        authority.proved()
         link.closed.addErrback(lambda failure: None)
         self.addCleanup(link.disconnect)
         return link
