@@ -29,6 +29,9 @@ from tests.lab.processes import LabProcess, eventually
 
 SSH_PORT, TLS_PORT = 22, 443
 
+RACES = 3
+"""How often at most a session between stock vtunds is begun: now and then one ends over a packet that came too soon."""
+
 START_SECONDS = 60.0
 """How long the server may take to start, with its keys, on a slow machine."""
 

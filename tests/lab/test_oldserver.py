@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.lab import namespaces
 from tests.lab.deployment import END_SECONDS, MASTER, Deployment, onsite_id
-from tests.lab.oldserver import OldServer
+from tests.lab.oldserver import RACES, OldServer
 from tests.lab.oldworld import END_SECONDS as SCRIPT_SECONDS
 from tests.lab.oldworld import OldDevice
 from tests.lab.private import built_for
@@ -70,6 +70,15 @@ class OldServerTests(SynchronousTestCase):
     def reaches(self) -> bool:
         """Whether the PC reaches the customer's web server."""
         return self.lab.pings("pc", self.web)
+
+    def open_to_old(self) -> None:
+        """The new master has a session with the old onsite."""
+        self.old_onsite.start()
+        self.old_onsite.wait_online()
+        eventually(lambda: self.registered(OLD_ONSITE), END_SECONDS, "the old onsite to be registered")
+        self.deployment.start_command("--onsite", OLD_ONSITE, "--extremity", "eth1")
+        self.deployment.wait_session()
+        self.old_onsite.wait_record("up")
 
     def use(self) -> None:
         """The PC uses the customer's LAN, and seems to be the onsite there."""
@@ -186,12 +195,18 @@ class OldServerTests(SynchronousTestCase):
     def test_old_onsite(self) -> None:
         """A new master reaches what an old onsite makes accessible."""
         with self.telling():
-            self.old_onsite.start()
-            self.old_onsite.wait_online()
-            eventually(lambda: self.registered(OLD_ONSITE), END_SECONDS, "the old onsite to be registered")
-            self.deployment.start_command("--onsite", OLD_ONSITE, "--extremity", "eth1")
-            self.deployment.wait_session()
-            self.old_onsite.wait_record("up")
+            for left in reversed(range(RACES)):
+                try:
+                    self.open_to_old()
+                    break
+                except LabError:
+                    # The server's vtund, and the old onsite's: neither is ours.
+                    assert self.server.process is not None
+                    if not left or "Input/output error" not in self.server.process.output():
+                        raise
+                    self.deployment.end_session()
+                    self.old_onsite.stop()
+                    eventually(lambda: not self.server.status()["bindings"], END_SECONDS, "the server to forget them")
             self.use()
             self.assertEqual(self.deployment.end_session(), 0)
             self.assertEqual(self.old_onsite.wait_record("ended", SCRIPT_SECONDS)["reason"], "vtun")

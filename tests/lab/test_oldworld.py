@@ -6,7 +6,7 @@ import re
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.lab.oldserver import OldServer
+from tests.lab.oldserver import RACES, OldServer
 from tests.lab.oldworld import END_SECONDS, OldDevice, start_stunnel
 from tests.lab.private import built_for
 from tests.lab.processes import LabError, eventually
@@ -75,10 +75,6 @@ def conversation(transcript: str) -> str:
     """What a terminal has shown between the first prompt and C{logout}, without what ssh says by itself."""
     text = ESCAPE.sub("~C", transcript.partition("$ ")[2]).partition("logout")[0]
     return text.replace("\r\n", "\n")
-
-
-RACES = 3
-"""How often at most a session is begun."""
 
 
 class OldWorldTests(SynchronousTestCase):
