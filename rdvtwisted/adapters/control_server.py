@@ -158,8 +158,6 @@ class ControlService(Service):
         self._looking = LoopingCall(self._look)
         self._looking.clock = clock
         self._trouble = ""
-        #: Listening has made something at the path, as it does unless a test's reactor only says so.
-        self._made = False
 
     def check(self) -> None:
         """
@@ -202,21 +200,19 @@ class ControlService(Service):
             raise _unusable(self.path, error.socketError) from None
         finally:
             os.umask(before)
-        self._made = os.path.lexists(self.path)
 
     def _close(self) -> Deferred[None]:
         port, self._port = self._port, None
         if port is None:
             return succeed(None)
-        if self._made:
+        with suppress(OSError):
             # A port removes its path, and stays open if it cannot.
-            with suppress(OSError):
-                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, SOCKET_MODE))
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, SOCKET_MODE))
         closing = port.stopListening()
         return (closing if isinstance(closing, Deferred) else succeed(None)).addErrback(_not_removed)
 
     def _look(self) -> Deferred[None] | None:
-        if self._port is not None and (not self._made or os.path.lexists(self.path)):
+        if self._port is not None and os.path.lexists(self.path):
             return None
         if not self._trouble:
             self._trouble = "removed"

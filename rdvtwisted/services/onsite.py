@@ -177,14 +177,14 @@ class OnsiteService(Service):
 
     async def _master_or_not(self, link: Link) -> Readiness:
         """Wait for a master; and meanwhile, if something could not be taken away, try that again."""
-        asking = link.ask(WaitForMaster(WAIT_SECONDS))
+        asking: Deferred[Readiness] = link.ask(WaitForMaster(WAIT_SECONDS))
         if self._left is None:
-            return await asking  # type: ignore[no-any-return]
+            return await asking
         sweeping = LoopingCall(lambda: Deferred.fromCoroutine(self._sweep()))
         sweeping.clock = self.equipment.reactor
         over = sweeping.start(UNTIDY_SECONDS, now=False)
         try:
-            return await asking  # type: ignore[no-any-return]
+            return await asking
         finally:
             if sweeping.running:
                 sweeping.stop()

@@ -51,6 +51,19 @@ class _Port:
         return succeed(None)
 
 
+class _PortAtPath(_Port):
+    """One that is at a path for as long as it is open, as a UNIX socket is."""
+
+    def __init__(self, events: list[str], name: str, path: str) -> None:
+        super().__init__(events, name)
+        self.path = Path(path)
+        self.path.touch()
+
+    def stopListening(self) -> Deferred[None]:
+        self.path.unlink()
+        return super().stopListening()
+
+
 class _Reactor(MemoryReactorClock):
     """Notes which ports are opened and closed."""
 
@@ -67,9 +80,9 @@ class _Reactor(MemoryReactorClock):
     def callInThread(self, callable: Callable[..., Any], *args: object, **kwargs: object) -> None:
         callable(*args, **kwargs)
 
-    def listenUNIX(self, *args: Any, **keywords: Any) -> _Port:
+    def listenUNIX(self, address: str, *args: Any, **keywords: Any) -> _Port:
         self.events.append("control opens")
-        return _Port(self.events, "control")
+        return _PortAtPath(self.events, "control", address)
 
 
 class ServerCase(SynchronousTestCase):
